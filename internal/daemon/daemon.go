@@ -1,0 +1,136 @@
+// Package daemon is what every command of ours needs round its handler: the
+// version, the log, a listener with sane limits, signals, and a drain that lets
+// running requests end. It knows nothing of what the handler does.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	// readHeaderTimeout ends connections that trickle their headers (slowloris);
+	// net/http has no limit of its own.
+	readHeaderTimeout = 10 * time.Second
+	// maxHeaderBytes keeps giant headers away from the backend (CVE-2025-48956
+	// is what one of them does to vLLM).
+	maxHeaderBytes = 64 << 10
+	// lastWrites is how long answers that are already written may take to leave
+	// after the drain.
+	lastWrites = time.Second
+)
+
+// Server is one HTTP server on one port, over HTTP/1.1 and HTTP/2 (in the clear
+// too).
+type Server struct {
+	// Name is the command's, for the log.
+	Name string
+	// Listen is the address to listen on, host:port; an empty host is every
+	// interface.
+	Listen  string
+	Handler http.Handler
+	// TLSCert and TLSKey name PEM files. Both empty: no TLS.
+	TLSCert, TLSKey string
+	// KeepAlive closes connections that have been idle for so long; 0 is 2
+	// minutes.
+	KeepAlive time.Duration
+	// DrainTimeout is how long running requests may take to end once the
+	// process is asked to stop; 0 ends them at once.
+	DrainTimeout time.Duration
+	// Drain, if set, is called once when the process is asked to stop. It
+	// returns when nothing is left to wait for; when its context ends, it must
+	// end what still runs and return soon.
+	Drain func(context.Context)
+	Log   *slog.Logger
+	// About is logged beside the address at the start: what the server fronts.
+	About []any
+}
+
+// Run serves until the process gets SIGINT or SIGTERM, or ctx ends; then it
+// drains and returns nil. A second signal kills the process at once. Errors are
+// those of listening and of the TLS files.
+func (s Server) Run(ctx context.Context) error {
+	ctx, forget := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer forget()
+
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Listen)
+	if err != nil {
+		return listenError(s.Listen, err)
+	}
+	srv := s.httpServer()
+	failed := make(chan error, 1)
+	go func() {
+		if s.TLSCert != "" || s.TLSKey != "" {
+			failed <- srv.ServeTLS(l, s.TLSCert, s.TLSKey)
+			return
+		}
+		failed <- srv.Serve(l)
+	}()
+	s.Log.Info(s.Name+" is up", append([]any{"listen", l.Addr().String(), "version", Version()}, s.About...)...)
+
+	select {
+	case err := <-failed:
+		l.Close()
+		return fmt.Errorf("serve on %s: %w", s.Listen, err)
+	case <-ctx.Done():
+	}
+	forget() // from here on a second signal has its usual effect: it kills
+	s.drain(srv)
+	return nil
+}
+
+func (s Server) httpServer() *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	keepAlive := s.KeepAlive
+	if keepAlive == 0 {
+		keepAlive = 2 * time.Minute
+	}
+	return &http.Server{
+		Handler:           s.Handler,
+		Protocols:         &protocols,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       keepAlive,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (s Server) drain(srv *http.Server) {
+	s.Log.Info(s.Name+" is draining", "limit", s.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.DrainTimeout)
+	defer cancel()
+	idle := make(chan struct{})
+	go func() {
+		srv.Shutdown(ctx) // closes the listener first, then waits for connections to fall idle
+		close(idle)
+	}()
+	if s.Drain != nil {
+		s.Drain(ctx)
+	}
+	select {
+	case <-idle:
+	case <-time.After(lastWrites):
+	}
+	srv.Close()
+	s.Log.Info(s.Name + " is down")
+}
+
+func listenError(addr string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("cannot listen on %s: another process has this port; stop it or choose another with --listen", addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("cannot listen on %s: not permitted; ports below 1024 need privileges, choose another with --listen", addr)
+	}
+	return fmt.Errorf("cannot listen on %s: %w", addr, err)
+}
