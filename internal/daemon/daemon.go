@@ -114,12 +114,14 @@ func (s Server) drain(srv *http.Server) {
 		srv.Shutdown(ctx) // closes the listener first, then waits for connections to fall idle
 		close(idle)
 	}()
-	if s.Drain != nil {
+	if s.Drain == nil {
+		<-idle
+	} else {
 		s.Drain(ctx)
-	}
-	select {
-	case <-idle:
-	case <-time.After(lastWrites):
+		select {
+		case <-idle:
+		case <-time.After(lastWrites):
+		}
 	}
 	srv.Close()
 	s.Log.Info(s.Name + " is down")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"strings"
 )
@@ -53,4 +54,13 @@ func (f LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(w, opts)), nil
 	}
 	return nil, fmt.Errorf("log format %q: use text or json", f.LogFormat)
+}
+
+// Exit ends the process. The flag library's own number for a mistyped command
+// line becomes 2, which is what shells and init systems know for it.
+func Exit(code int) {
+	if code == 80 {
+		code = 2
+	}
+	os.Exit(code)
 }

@@ -1,0 +1,78 @@
+// Vllm-gateway relays requests to vLLM servers and measures them.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
+	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
+)
+
+type flags struct {
+	Listen            string        `default:":9000" placeholder:"ADDR" help:"Address to listen on (${default})."`
+	Backend           []string      `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more (${default})."`
+	StreamIdleTimeout time.Duration `default:"5m" placeholder:"TIME" help:"Cut an answer that has been silent for so long (${default})."`
+	FirstByteTimeout  time.Duration `default:"10m" placeholder:"TIME" help:"Answer 504 if a backend has not begun to answer by then (${default})."`
+	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" help:"On SIGTERM, let running streams go on for so long (${default})."`
+	MaxBody           daemon.Bytes  `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
+	TLSCert           string        `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
+	TLSKey            string        `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
+	daemon.LogFlags
+	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+func (f flags) Validate() error {
+	if (f.TLSCert == "") != (f.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key go together: give both or none")
+	}
+	if f.DrainTimeout < 0 {
+		return errors.New("--drain-timeout must not be negative")
+	}
+	return nil
+}
+
+func main() {
+	var f flags
+	cli := kong.Parse(&f,
+		kong.Name("vllm-gateway"),
+		kong.Description("Relays requests to vLLM servers and measures them: time to first token, tokens per second, queue depth. Each flag can also be set in the environment: --max-body as VLLM_GATEWAY_MAX_BODY."),
+		kong.DefaultEnvars("VLLM_GATEWAY"),
+		kong.Vars{"version": "vllm-gateway " + daemon.Version()},
+		kong.Exit(daemon.Exit),
+	)
+	cli.FatalIfErrorf(run(f))
+}
+
+func run(f flags) error {
+	log, err := f.Logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	g, err := gateway.New(gateway.Config{
+		Backends:          f.Backend,
+		FirstByteTimeout:  f.FirstByteTimeout,
+		StreamIdleTimeout: f.StreamIdleTimeout,
+		MaxBody:           int64(f.MaxBody),
+		Version:           daemon.Version(),
+		Log:               log,
+	})
+	if err != nil {
+		return err
+	}
+	return daemon.Server{
+		Name:         "vllm-gateway",
+		Listen:       f.Listen,
+		Handler:      g,
+		TLSCert:      f.TLSCert,
+		TLSKey:       f.TLSKey,
+		DrainTimeout: f.DrainTimeout,
+		Drain:        g.Drain,
+		Log:          log,
+		About:        []any{"backends", f.Backend},
+	}.Run(context.Background())
+}

@@ -1,0 +1,145 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// answer is a backend's answer, from its head to its end.
+type answer struct {
+	g       *Gateway
+	rec     *record
+	backend *backend
+	ctx     context.Context // of this attempt; its cause says why it ended
+	cancel  context.CancelCauseFunc
+
+	status   int
+	header   http.Header
+	body     io.ReadCloser // nil where no answer came
+	unframed bool          // nothing but the connection's close says where it ends
+	held     []byte        // read, and not sent yet
+	sent     time.Time     // when the backend was asked
+	ready    time.Time     // when there was something to send
+
+	stream *meter       // of a stream, else nil
+	usage  *openai.Body // of a JSON answer, else nil
+	closed bool
+}
+
+// take begins with a head that has arrived.
+func (a *answer) take(resp *http.Response, asked bool) {
+	a.status, a.header, a.body = resp.StatusCode, endToEnd(resp.Header), resp.Body
+	a.unframed = resp.ContentLength < 0 && !slices.Contains(resp.TransferEncoding, "chunked")
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
+		return
+	}
+	switch kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind {
+	case "text/event-stream":
+		a.stream = newMeter(a.rec, asked)
+		a.header.Del("Content-Length")
+	case "application/json":
+		a.usage = &openai.Body{}
+	}
+}
+
+// hold reads until there is something to tell the client, and keeps it. Of a
+// stream that is its first token, or its end, or MaxEvent bytes without either;
+// of any other answer, its first bytes. Until then every failure can still be
+// told by a true status, or mended by another backend.
+func (a *answer) hold() error {
+	switch {
+	case a.status == http.StatusSwitchingProtocols && a.rec.route.path == realtimePath:
+		return nil
+	case a.status == http.StatusSwitchingProtocols:
+		return errCut // nobody asked for it
+	case a.stream == nil:
+		return a.holdBytes()
+	}
+	for {
+		err := a.stream.events.Fill(a.body)
+		a.held = append(a.held, a.stream.read(time.Now())...)
+		if err == io.EOF {
+			a.held = append(a.held, a.stream.rest(time.Now())...)
+		}
+		switch {
+		case a.stream.failure != nil && a.stream.first.IsZero():
+			a.become(a.stream.failure)
+			return nil
+		case !a.stream.first.IsZero(), a.stream.ended, len(a.held) >= openai.MaxEvent:
+			return nil
+		case err == io.EOF && a.stream.whole():
+			return nil
+		case err == io.EOF:
+			return errCut
+		case err != nil:
+			return err
+		}
+	}
+}
+
+func (a *answer) holdBytes() error {
+	buf := make([]byte, 4<<10)
+	n, err := io.ReadAtLeast(a.body, buf, 1)
+	a.held = buf[:n]
+	if a.usage != nil {
+		a.usage.Write(a.held)
+	}
+	if err == io.EOF { // an answer without a body
+		return nil
+	}
+	return err
+}
+
+// become turns a stream in which the engine failed before any token into the
+// HTTP error that it would have been, had vLLM known in time.
+func (a *answer) become(f *openai.Failure) {
+	a.body.Close()
+	a.status, a.held, a.body = f.Status, f.Body, http.NoBody
+	a.header = http.Header{"Content-Type": {"application/json"}}
+	a.unframed = false
+}
+
+// failedBy names the cause of an answer whose status is 5xx.
+func (a *answer) failedBy() string {
+	if a.stream != nil {
+		return causeStream
+	}
+	return causeStatus
+}
+
+// close ends the answer, whether or not it was read to its end, and gives the
+// backend back.
+func (a *answer) close() {
+	if a.closed {
+		return
+	}
+	a.closed = true
+	a.cancel(nil) // ends the upstream request, if it still runs, at once
+	if a.body != nil {
+		a.body.Close()
+	}
+	a.g.release(a.backend)
+}
+
+// isStream reports whether the answer goes to the client as a stream.
+func (a *answer) isStream() bool { return a.stream != nil && a.status == http.StatusOK }
+
+// writeHead sends status and headers.
+func (a *answer) writeHead(w *writer) {
+	h := w.Header()
+	for name, values := range a.header {
+		if name != "X-Request-Id" {
+			h[name] = values
+		}
+	}
+	if a.isStream() && !a.rec.first.IsZero() {
+		h.Add("Server-Timing", "ttft;dur="+millis(a.rec.first.Sub(a.rec.start)))
+	}
+	w.WriteHeader(a.status)
+}

@@ -1,0 +1,122 @@
+package gateway
+
+import (
+	"net/url"
+	"slices"
+	"sync"
+)
+
+// state of a backend, as its last health probe or the last request to it left
+// it.
+type state string
+
+const (
+	unknown state = "unknown" // not asked yet
+	up      state = "up"
+	down    state = "down"
+)
+
+// backend is one vLLM server.
+type backend struct {
+	url  *url.URL
+	name string // host:port, the label of metrics
+
+	// the rest is guarded by pool.mu
+	state    state
+	trouble  string // why it is down, or slow
+	inFlight int
+	models   []string
+}
+
+// pool is the set of backends and the choice among them.
+type pool struct {
+	mu       sync.Mutex
+	backends []*backend
+	turn     int // where the search for the least loaded begins, so that equals share
+}
+
+// lease takes the backend with the least requests in flight, by our own count:
+// what a server says of its queue lags by seconds. Backends that are up come
+// first; where none is, any is better than a refusal, since a probe may be
+// stale. Those in tried are passed over; nil: there is no other.
+//
+// The caller gives the lease back with release.
+func (p *pool) lease(tried ...*backend) *backend {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var best *backend
+	for i := range p.backends {
+		b := p.backends[(p.turn+i)%len(p.backends)]
+		if slices.Contains(tried, b) {
+			continue
+		}
+		if best == nil || b.better(best) {
+			best = b
+		}
+	}
+	if best != nil {
+		best.inFlight++
+		p.turn = (slices.Index(p.backends, best) + 1) % len(p.backends)
+	}
+	return best
+}
+
+func (b *backend) better(than *backend) bool {
+	if (b.state == up) != (than.state == up) {
+		return b.state == up
+	}
+	return b.inFlight < than.inFlight
+}
+
+func (p *pool) release(b *backend) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b.inFlight--
+}
+
+// set changes a backend's state and reports whether that is news.
+func (p *pool) set(b *backend, s state, trouble string) (news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	news = b.state != s
+	b.state, b.trouble = s, trouble
+	return news
+}
+
+// setModels keeps what a backend lists and gives what it had not listed before.
+func (p *pool) setModels(b *backend, models []string) (added []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range models {
+		if !slices.Contains(b.models, m) {
+			added = append(added, m)
+		}
+	}
+	b.models = models
+	return added
+}
+
+// lists reports whether any backend lists the model.
+func (p *pool) lists(model string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.backends {
+		if slices.Contains(b.models, model) {
+			return true
+		}
+	}
+	return false
+}
+
+// usable gives the backends that are up.
+func (p *pool) usable() []*backend {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []*backend
+	for _, b := range p.backends {
+		if b.state == up {
+			list = append(list, b)
+		}
+	}
+	return list
+}

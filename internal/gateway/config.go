@@ -1,0 +1,90 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+)
+
+// Config is all that a [Gateway] can be told.
+type Config struct {
+	// Backends are the vLLM servers, as scheme://host:port; at least one.
+	Backends []string
+	// FirstByteTimeout is how long a backend may take until there is something
+	// to send to the client: the first token of a stream, the head of any other
+	// answer. vLLM sends nothing before the end of an answer that is no stream,
+	// so this also bounds how long such an answer may take. Then: 504.
+	FirstByteTimeout time.Duration
+	// StreamIdleTimeout is how long an answer that has begun may stay silent,
+	// or a client may read nothing of it, before it is cut.
+	StreamIdleTimeout time.Duration
+	// MaxBody is the size of the largest request body taken, in bytes. Larger
+	// ones are answered 413.
+	MaxBody int64
+	// Version is shown by gateway_build_info.
+	Version string
+	// Log gets one line a request, and one for each change of a backend's state.
+	Log *slog.Logger
+	// Dial connects to backends; nil is TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Validate names everything that is wrong, not only the first thing.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Backends) == 0 {
+		errs = append(errs, errors.New("no backend: name at least one, as http://host:port"))
+	}
+	seen := map[string]bool{}
+	for _, b := range c.Backends {
+		u, err := parseBackend(b)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("backend %q: %w", b, err))
+			continue
+		}
+		if seen[u.Host] {
+			errs = append(errs, fmt.Errorf("backend %q: named twice", b))
+		}
+		seen[u.Host] = true
+	}
+	if c.FirstByteTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("first-byte timeout %v: must be more than 0", c.FirstByteTimeout))
+	}
+	if c.StreamIdleTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("stream idle timeout %v: must be more than 0", c.StreamIdleTimeout))
+	}
+	if c.MaxBody <= 0 {
+		errs = append(errs, fmt.Errorf("largest body %d: must be more than 0 bytes", c.MaxBody))
+	}
+	return errors.Join(errs...)
+}
+
+// parseBackend takes scheme://host:port and nothing more, so that what the
+// gateway sends is exactly the paths of its list.
+func parseBackend(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "":
+		return nil, errors.New("not a URL; write http://host:port")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("scheme %q; write http://host:port or https://host:port", u.Scheme)
+	case u.Hostname() == "":
+		return nil, errors.New("no host; write http://host:port")
+	case u.User != nil:
+		return nil, errors.New("a user name or password in the URL would end up in logs; leave it out")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("only the server is named, not a path; write %s://%s", u.Scheme, u.Host)
+	}
+	if u.Port() == "" {
+		port := "80"
+		if u.Scheme == "https" {
+			port = "443"
+		}
+		u.Host = net.JoinHostPort(u.Hostname(), port)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}

@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// outcome is how a request ended, a label of gateway_requests_total.
+type outcome string
+
+const (
+	ok           outcome = "ok"            // answered whole, below 400
+	clientError  outcome = "client_error"  // 4xx, the gateway's or the backend's
+	cancelled    outcome = "cancelled"     // the client left
+	backendError outcome = "backend_error" // unreachable, 5xx, an error in the stream, an answer cut short
+	timedOut     outcome = "timeout"       // the backend was silent for too long
+	unavailable  outcome = "unavailable"   // the gateway is shutting down
+	internal     outcome = "internal"      // a fault of ours
+)
+
+// Causes of a backend's failure, a label of gateway_upstream_errors_total.
+const (
+	causeConnect = "connect" // no connection
+	causeReset   = "reset"   // the connection ended before the answer had begun
+	causeTimeout = "timeout" // silence, before or within the answer
+	causeStatus  = "status"  // 5xx
+	causeStream  = "stream"  // an error reported inside a stream
+	causeCut     = "cut"     // the answer ended early
+)
+
+var causes = []string{causeConnect, causeReset, causeTimeout, causeStatus, causeStream, causeCut}
+
+var (
+	errFirstByte = errors.New("the backend did not begin to answer in time")
+	errSilent    = errors.New("the backend fell silent")
+	errNoBackend = errors.New("no backend is usable")
+	errCut       = errors.New("the backend's answer ended early")
+	errInStream  = errors.New("the engine reported an error inside the stream")
+	errGone      = errors.New("the client left")
+	errStalled   = errors.New("the client stopped reading")
+	errDraining  = errors.New("the gateway is shutting down")
+	errTooLarge  = errors.New("the request body is too large")
+	errSlowBody  = errors.New("the request body did not arrive in time")
+	errBadBody   = errors.New("the request body is broken")
+	errBadQuery  = errors.New("the query string is broken")
+	errUpgrade   = errors.New("this path takes WebSocket upgrades over HTTP/1.1 only")
+)
+
+// statusClientGone is what logs and metrics show for a client that left before
+// an answer had begun; nobody receives it. (nginx's number.)
+const statusClientGone = 499
+
+// blame turns an error met under ctx into the reason why ctx ended, if it did:
+// reads and writes only say that it had.
+func blame(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return errGone
+}
+
+// verdict is what an error means for everybody: the client, metrics, the log.
+// message is for the client and names no addresses.
+func verdict(err error) (how outcome, status int, message string) {
+	switch {
+	case errors.Is(err, errGone), errors.Is(err, errStalled):
+		return cancelled, statusClientGone, err.Error()
+	case errors.Is(err, errDraining):
+		return unavailable, http.StatusServiceUnavailable, "The gateway is shutting down. Try again."
+	case errors.Is(err, errNoBackend):
+		return backendError, http.StatusServiceUnavailable, "No model server is ready. Try again."
+	case errors.Is(err, errTooLarge):
+		return clientError, http.StatusRequestEntityTooLarge, err.Error()
+	case errors.Is(err, errSlowBody):
+		return clientError, http.StatusRequestTimeout, err.Error()
+	case errors.Is(err, errBadBody), errors.Is(err, errBadQuery):
+		return clientError, http.StatusBadRequest, err.Error()
+	case errors.Is(err, errUpgrade):
+		return clientError, http.StatusUpgradeRequired, err.Error()
+	case errors.Is(err, errFirstByte):
+		return timedOut, http.StatusGatewayTimeout, "The model server did not begin to answer in time."
+	case errors.Is(err, errSilent):
+		return timedOut, http.StatusGatewayTimeout, "The model server fell silent in the middle of its answer."
+	case errors.Is(err, errCut):
+		return backendError, http.StatusBadGateway, "The model server's answer ended early."
+	}
+	return backendError, http.StatusBadGateway, "The model server could not be reached."
+}
+
+// causeOf names a backend's failure; "" for what is not the backend's.
+func causeOf(err error) string {
+	var dial *net.OpError
+	switch {
+	case errors.Is(err, errFirstByte), errors.Is(err, errSilent):
+		return causeTimeout
+	case errors.Is(err, errCut):
+		return causeCut
+	case errors.Is(err, errGone), errors.Is(err, errStalled), errors.Is(err, errDraining):
+		return ""
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return causeConnect
+	}
+	return causeReset
+}
+
+// bodyError tells why a request body could not be read.
+func bodyError(err error, max int64) error {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return fmt.Errorf("%w: the limit is %d bytes", errTooLarge, max)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errSlowBody
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: it ended early", errBadBody)
+	}
+	return fmt.Errorf("%w: %v", errBadBody, err)
+}
+
+// refuse answers a request to which nothing has been sent yet.
+func (g *Gateway) refuse(rec *record, err error) {
+	how, status, message := verdict(err)
+	rec.fail(how, err)
+	if how == cancelled {
+		rec.w.status = status // for the log; there is nobody to send it to
+		return
+	}
+	if status == http.StatusServiceUnavailable {
+		rec.w.Header().Set("Retry-After", "1")
+	}
+	openai.NewError(status, message).WriteTo(rec.w)
+}

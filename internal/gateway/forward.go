@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	connectTimeout = 3 * time.Second
+	// idleConnTimeout is below the 5 s after which vLLM (uvicorn) closes idle
+	// connections, so that a request is rarely sent on one that is just closing.
+	idleConnTimeout = 3 * time.Second
+	// maxAttempts bounds the backends that one request may be sent to.
+	maxAttempts = 2
+)
+
+// call is one request as the backends get it.
+type call struct {
+	ctx    context.Context
+	method string
+	target string // path
+	query  string
+	header http.Header
+	body   *payload
+	asked  bool // the gateway asked for usage
+}
+
+// hopHeaders are a matter between two neighbours (RFC 9110 7.6.1).
+var hopHeaders = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+// endToEnd gives the headers that go on to the other side.
+func endToEnd(h http.Header) http.Header {
+	out := h.Clone()
+	for _, list := range h["Connection"] {
+		for name := range strings.SplitSeq(list, ",") {
+			out.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range hopHeaders {
+		out.Del(name)
+	}
+	return out
+}
+
+// backendHeader gives the headers of a request as the backend gets them.
+func backendHeader(r *http.Request, id string) http.Header {
+	h := endToEnd(r.Header)
+	h.Set("X-Request-Id", id)
+	h.Del("X-Data-Parallel-Rank") // pins one engine of a server: not for outsiders
+	h.Del("Expect")               // the body is here already
+	h.Del("Accept-Encoding")      // tokens are counted on plain bytes
+	h.Del("Content-Length")
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // else net/http would invent one
+	}
+	// net/http sends a POST again on a fresh connection, if the pooled one was
+	// closed under it before a byte came back, only where this key is present;
+	// an empty list is not sent.
+	if _, ok := h["Idempotency-Key"]; !ok {
+		h["Idempotency-Key"] = nil
+	}
+	return h
+}
+
+// to is the call as a request to one backend.
+func (c *call) to(ctx context.Context, b *backend) *http.Request {
+	r := &http.Request{
+		Method:     c.method,
+		URL:        &url.URL{Scheme: b.url.Scheme, Host: b.url.Host, Path: c.target, RawQuery: c.query},
+		Host:       b.url.Host,
+		Header:     c.header,
+		Proto:      "HTTP/1.1",
+		ProtoMajor: 1,
+		ProtoMinor: 1,
+	}
+	if c.body != nil && len(c.body.data) > 0 {
+		r.Body = c.body.reader()
+		r.ContentLength = int64(len(c.body.data))
+		r.GetBody = func() (io.ReadCloser, error) { return c.body.reader(), nil }
+	}
+	return r.WithContext(ctx)
+}
+
+// forward sends the call to the best backend and, if that fails before there is
+// anything to tell the client, to another one. The answer holds its lease until
+// it is closed.
+func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
+	var tried []*backend
+	for {
+		b := g.lease(tried...)
+		a, err := g.attempt(rec, c, b)
+		if err == nil && !retryStatus(a.status) {
+			return a, nil
+		}
+		tried = append(tried, b)
+		if !g.another(c, err, tried) {
+			return a, err
+		}
+		if a != nil {
+			a.close()
+		}
+		g.metrics.retries.Inc()
+	}
+}
+
+// another reports whether the failed call is worth a further backend. Slow is
+// not: the first backend may have the answer half ready, and the second is
+// likely as busy.
+func (g *Gateway) another(c *call, err error, tried []*backend) bool {
+	if c.ctx.Err() != nil || len(tried) == maxAttempts || len(tried) == len(g.pool.backends) {
+		return false
+	}
+	switch causeOf(err) {
+	case causeConnect, causeReset, causeCut:
+		return true
+	}
+	return err == nil // an answer, with a status that asks for a retry
+}
+
+// retryStatus: the backend did not take the request. (vLLM answers 503 when its
+// admission limit is reached, or when its engine is dead.)
+func retryStatus(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+}
+
+// attempt sends the call to one backend and waits until there is something to
+// tell the client: see [answer.hold].
+func (g *Gateway) attempt(rec *record, c *call, b *backend) (*answer, error) {
+	rec.backend = b.name
+	sent := time.Now()
+	if rec.sent.IsZero() {
+		rec.sent = sent
+	}
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	limit := time.AfterFunc(g.cfg.FirstByteTimeout, func() { cancel(errFirstByte) })
+	defer limit.Stop()
+
+	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, sent: sent}
+	resp, err := g.transport.RoundTrip(c.to(ctx, b))
+	if err == nil {
+		a.take(resp, c.asked)
+		err = a.hold()
+	}
+	if err = blame(ctx, err); err != nil {
+		a.close()
+		g.note(b, err)
+		return nil, err
+	}
+	a.ready = time.Now()
+	if a.status >= 500 {
+		g.metrics.upstreamErrors.WithLabelValues(b.name, a.failedBy()).Inc()
+	}
+	return a, nil
+}
+
+// note counts a backend's failure. A connection that was refused is a server
+// that is gone: no probe need say so first.
+func (g *Gateway) note(b *backend, err error) {
+	cause := causeOf(err)
+	if cause == "" {
+		return
+	}
+	g.metrics.upstreamErrors.WithLabelValues(b.name, cause).Inc()
+	if cause == causeConnect {
+		g.setDown(b, err)
+	}
+}
+
+func (g *Gateway) lease(tried ...*backend) *backend {
+	b := g.pool.lease(tried...)
+	g.metrics.inFlight.WithLabelValues(b.name).Inc()
+	return b
+}
+
+func (g *Gateway) release(b *backend) {
+	g.pool.release(b)
+	g.metrics.inFlight.WithLabelValues(b.name).Dec()
+}

@@ -1,0 +1,199 @@
+// Package gateway is the reverse proxy in front of vLLM servers: it relays their
+// API byte for byte, tells the truth about it on /metrics, and keeps everything
+// else on their port out of reach.
+//
+//	g, err := gateway.New(cfg)
+//	http.Serve(l, g)
+//	g.Drain(ctx)
+//
+// It never translates between APIs, never buffers an answer, never logs a
+// prompt, a completion or a key, and never lets a failed answer look like a
+// finished one.
+package gateway
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// Gateway is an http.Handler.
+type Gateway struct {
+	cfg       Config
+	pool      pool
+	ids       ids
+	metrics   *metrics
+	scrape    http.Handler
+	transport *http.Transport
+
+	running  running
+	draining atomic.Bool
+	life     context.Context // ends when the drain's time is up: what still runs ends with it
+	end      context.CancelCauseFunc
+	watchers sync.WaitGroup
+	unwatch  context.CancelFunc
+}
+
+// New makes a gateway and begins to probe its backends. The error is that of
+// [Config.Validate].
+func New(cfg Config) (*Gateway, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
+	}
+	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), transport: newTransport(cfg)}
+	g.scrape = g.metrics.handler()
+	g.life, g.end = context.WithCancelCause(context.Background())
+	var watching context.Context
+	watching, g.unwatch = context.WithCancel(context.Background())
+	for _, s := range cfg.Backends {
+		u, _ := parseBackend(s) // validated above
+		b := &backend{url: u, name: u.Host, state: unknown}
+		g.pool.backends = append(g.pool.backends, b)
+		g.metrics.introduceBackend(b.name)
+	}
+	for _, b := range g.pool.backends {
+		g.watchers.Go(func() { g.watch(watching, b) })
+	}
+	return g, nil
+}
+
+func newTransport(cfg Config) *http.Transport {
+	var http1 http.Protocols
+	http1.SetHTTP1(true)
+	return &http.Transport{
+		Protocols:           &http1,
+		DialContext:         cfg.Dial,
+		DisableCompression:  true,
+		IdleConnTimeout:     idleConnTimeout,
+		MaxIdleConnsPerHost: 1024, // no limit on open ones: that would be a waiting line that nobody sees
+		TLSHandshakeTimeout: connectTimeout,
+	}
+}
+
+// ServeHTTP is the whole list of what can be reached.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	switch path {
+	case "/health":
+		g.own(w, r, g.serveHealth)
+		return
+	case "/metrics":
+		g.own(w, r, g.scrape.ServeHTTP)
+		return
+	}
+	rt, ok := find(path)
+	if !ok {
+		g.cfg.Log.Info("no such path", "method", clip(r.Method), "path", clip(path))
+		openai.NewError(http.StatusNotFound, "This path is not served here.").WriteTo(w)
+		return
+	}
+	if r.Method != rt.method && r.Method != http.MethodOptions {
+		methodNotAllowed(w, rt.method+", OPTIONS")
+		return
+	}
+	g.serve(w, r, rt)
+}
+
+// own serves one of the gateway's own paths.
+func (g *Gateway) own(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		methodNotAllowed(w, "GET, HEAD")
+		return
+	}
+	serve(w, r)
+}
+
+func methodNotAllowed(w http.ResponseWriter, allow string) {
+	w.Header().Set("Allow", allow)
+	openai.NewError(http.StatusMethodNotAllowed, "This path takes "+allow+" only.").WriteTo(w)
+}
+
+// serve is the way of a request, top to bottom.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
+	g.running.begin()
+	rec := g.begin(w, r, rt)
+	defer rec.end()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(g.life, func() { cancel(errDraining) })()
+
+	if g.draining.Load() {
+		g.refuse(rec, errDraining)
+		return
+	}
+	c, err := g.call(ctx, rec, r)
+	if err != nil {
+		g.refuse(rec, err)
+		return
+	}
+	if rt.path == realtimePath && r.Method == http.MethodGet {
+		g.upgrade(rec, c, r)
+		return
+	}
+	if rt.path == modelsPath && len(g.pool.backends) > 1 {
+		g.serveModels(rec, c)
+		return
+	}
+	a, err := g.forward(rec, c)
+	if err != nil {
+		g.refuse(rec, err)
+		return
+	}
+	defer a.close()
+	c.body.release()
+	if err := a.relay(rec.w); err != nil {
+		g.abort(rec, a, err)
+	}
+	rec.finish(a)
+}
+
+// call reads the request whole and makes of it what the backends get.
+func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call, error) {
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return nil, errBadQuery
+	}
+	body, err := readBody(rec.w, r, g.cfg.MaxBody)
+	if err != nil {
+		return nil, blame(ctx, err)
+	}
+	rec.read = time.Now()
+	c := &call{ctx: ctx, method: r.Method, target: rec.route.target(r.URL.EscapedPath()), query: r.URL.RawQuery, body: body}
+	c.header = backendHeader(r, rec.id)
+
+	var asked openai.Request
+	if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "multipart/form-data") {
+		asked = openai.PeekForm(body.data, kind)
+	} else {
+		asked = openai.Peek(body.data)
+	}
+	rec.name(asked.Model)
+	if rec.route.usage {
+		body.data, c.asked = asked.AskForUsage(body.data)
+	}
+	return c, nil
+}
+
+// abort ends an answer that the client has got a part of, in such a way that
+// nobody can take the part for the whole.
+func (g *Gateway) abort(rec *record, a *answer, err error) {
+	how, _, _ := verdict(err)
+	rec.usageOf(a)
+	rec.fail(how, err)
+	if cause := causeOf(err); cause != "" {
+		g.metrics.upstreamErrors.WithLabelValues(a.backend.name, cause).Inc()
+	}
+	if a.isStream() && how != cancelled {
+		a.fail(rec.w, err)
+	}
+	panic(http.ErrAbortHandler)
+}

@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	// probeEvery is the time between two health probes of a backend that is up.
+	probeEvery = 5 * time.Second
+	// probeDownEvery is the same for one that is not: users wait for it.
+	probeDownEvery = time.Second
+	// probeTimeout ends a probe. A slow answer is not a dead server: vLLM's
+	// event loop stalls for seconds under bursts, and a backend that is taken
+	// out for it throws its load on the others.
+	probeTimeout = 5 * time.Second
+	// maxModels bounds the list of models read from one backend, in bytes.
+	maxModels = 1 << 20
+)
+
+// watch probes a backend until ctx ends.
+func (g *Gateway) watch(ctx context.Context, b *backend) {
+	for ctx.Err() == nil {
+		wait := probeEvery
+		if g.probe(ctx, b) != nil {
+			wait = probeDownEvery
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// probe asks a backend whether it lives and which models it has.
+func (g *Gateway) probe(ctx context.Context, b *backend) error {
+	_, err := g.get(ctx, b, "/health")
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		g.slow(b)
+		return nil
+	case err != nil:
+		g.setDown(b, err)
+		return err
+	}
+	g.setUp(b)
+	g.learnModels(ctx, b)
+	return nil
+}
+
+// learnModels reads the backend's model list, for the labels of metrics. A
+// failure leaves the list as it was.
+func (g *Gateway) learnModels(ctx context.Context, b *backend) {
+	body, err := g.get(ctx, b, modelsPath)
+	if err != nil {
+		g.cfg.Log.Debug("models not listed", "backend", b.name, "error", err)
+		return
+	}
+	var list struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		g.cfg.Log.Debug("models not listed", "backend", b.name, "error", err)
+		return
+	}
+	var models []string
+	for _, m := range list.Data {
+		models = append(models, m.ID)
+	}
+	for _, m := range g.pool.setModels(b, models) {
+		g.metrics.introduce(m, b.name)
+		g.cfg.Log.Info("model found", "model", m, "backend", b.name)
+	}
+}
+
+// get asks a backend for a small answer of status 200.
+func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url.String()+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := g.transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxModels))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answers %d", path, resp.StatusCode)
+	}
+	return body, nil
+}
+
+func (g *Gateway) setUp(b *backend) {
+	g.metrics.backendUp.WithLabelValues(b.name).Set(1)
+	if g.pool.set(b, up, "") {
+		g.cfg.Log.Info("backend is up", "backend", b.name)
+	}
+}
+
+func (g *Gateway) setDown(b *backend, why error) {
+	g.metrics.backendUp.WithLabelValues(b.name).Set(0)
+	if g.pool.set(b, down, why.Error()) {
+		g.cfg.Log.Warn("backend is down", "backend", b.name, "error", why)
+	}
+}
+
+// slow leaves the state as it is and says why nothing newer is known.
+func (g *Gateway) slow(b *backend) {
+	g.pool.mu.Lock()
+	defer g.pool.mu.Unlock()
+	b.trouble = fmt.Sprintf("no answer to /health within %v", probeTimeout)
+}
+
+// serveHealth answers /health: 200 while at least one backend is usable.
+func (g *Gateway) serveHealth(w http.ResponseWriter, r *http.Request) {
+	type view struct {
+		Backend  string   `json:"backend"`
+		State    state    `json:"state"`
+		InFlight int      `json:"in_flight"`
+		Models   []string `json:"models"`
+		Trouble  string   `json:"trouble,omitempty"`
+	}
+	answer := struct {
+		Status   string `json:"status"`
+		Backends []view `json:"backends"`
+	}{Status: "unavailable"}
+
+	g.pool.mu.Lock()
+	for _, b := range g.pool.backends {
+		if b.state == up {
+			answer.Status = "ok"
+		}
+		answer.Backends = append(answer.Backends, view{b.name, b.state, b.inFlight, append([]string{}, b.models...), b.trouble})
+	}
+	g.pool.mu.Unlock()
+
+	if g.draining.Load() {
+		answer.Status = "draining"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if answer.Status != "ok" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	if r.Method != http.MethodHead {
+		json.NewEncoder(w).Encode(answer)
+	}
+}

@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// meter counts a stream's tokens while its bytes pass.
+type meter struct {
+	rec    *record
+	stream openai.Stream
+	events openai.Events
+	gaps   prometheus.Observer
+
+	first, last time.Time // the first and the latest token
+	ended       bool      // the stream's own end mark has passed
+	failure     *openai.Failure
+}
+
+func newMeter(rec *record, asked bool) *meter {
+	return &meter{
+		rec:    rec,
+		stream: openai.Stream{Dialect: rec.route.dialect, Asked: asked},
+		gaps:   rec.g.metrics.gap.WithLabelValues(rec.label, rec.backend),
+	}
+}
+
+// read looks at every event that has arrived and gives the bytes that are for
+// the client: all of them, but for the usage chunk that only the gateway asked
+// for. They are valid until the next Fill.
+func (m *meter) read(at time.Time) (out []byte) {
+	gap := false // a piece was left out: what follows does not adjoin out
+	for {
+		piece, whole := m.events.Next()
+		if piece == nil {
+			return out
+		}
+		if m.skip(piece, whole, at) {
+			gap = out != nil
+			continue
+		}
+		switch {
+		case out == nil:
+			out = piece
+		case gap:
+			out = append(out[:len(out):len(out)], piece...)
+		default:
+			out = out[:len(out)+len(piece)] // pieces lie end to end
+		}
+	}
+}
+
+// rest gives what the stream ended with, if that is for the client. A server may
+// leave out the last empty line; half an event of a stream that was cut is worth
+// nothing to anybody.
+func (m *meter) rest(at time.Time) []byte {
+	piece := m.events.Rest()
+	if len(piece) == 0 || m.skip(piece, !m.events.Open(), at) || !m.whole() {
+		return nil
+	}
+	return piece
+}
+
+// skip notes what a piece says, and reports whether it is not for the client.
+func (m *meter) skip(piece []byte, whole bool, at time.Time) bool {
+	fact := openai.Fact{Token: true} // what is too long to look into is no small talk
+	if whole {
+		fact = m.stream.Read(piece)
+	}
+	if fact.Token && m.first.IsZero() {
+		m.first, m.last = at, at
+		m.rec.firstToken(at)
+	} else if (fact.Token || fact.Finish) && !m.first.IsZero() && whole {
+		m.gaps.Observe(at.Sub(m.last).Seconds())
+		m.last = at
+	}
+	m.ended = m.ended || fact.End
+	if m.failure == nil {
+		m.failure = fact.Failure
+	}
+	return fact.Extra
+}
+
+// whole reports whether a stream that the backend has closed was complete. Only
+// streams of a kind unknown here have no end mark that can be missed.
+func (m *meter) whole() bool { return m.ended || m.stream.Dialect == openai.Other }
+
+// finish observes what can be said only of a finished stream.
+func (m *meter) finish() {
+	span := m.last.Sub(m.first).Seconds()
+	if n := m.stream.Usage.Completion; n >= 2 && span > 0 {
+		m.rec.g.metrics.speed.WithLabelValues(m.rec.label, m.rec.backend).Observe(float64(n-1) / span)
+	}
+}

@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Bucket edges. Those of vLLM's own histograms are all here, so that engine and
+// gateway can be laid over each other; so is every threshold of the guide, so
+// that the share above a threshold is exact.
+var (
+	ttftBuckets     = []float64{.001, .005, .01, .02, .04, .06, .08, .1, .25, .3, .5, .75, 1, 1.5, 2, 2.5, 3, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}
+	speedBuckets    = []float64{1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100, 125, 150, 200, 300, 500, 1000}
+	gapBuckets      = []float64{.001, .0025, .005, .01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80}
+	durationBuckets = []float64{.01, .05, .1, .3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680}
+	waitingBuckets  = []float64{.0001, .001, .01, .1, .3, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+	overheadBuckets = []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1}
+)
+
+// metrics are all the series of the gateway. docs/metrics.md says what each
+// means; a test holds the two together.
+type metrics struct {
+	registry *prometheus.Registry
+	own      []prometheus.Collector
+
+	ttft       *prometheus.HistogramVec
+	speed      *prometheus.HistogramVec
+	requests   *prometheus.CounterVec
+	rps        prometheus.Counter
+	queueDepth prometheus.Gauge
+
+	gap              *prometheus.HistogramVec
+	duration         *prometheus.HistogramVec
+	waiting          prometheus.Histogram
+	overhead         prometheus.Histogram
+	promptTokens     *prometheus.CounterVec
+	completionTokens *prometheus.CounterVec
+	cancelled        *prometheus.CounterVec
+	retries          prometheus.Counter
+	upstreamErrors   *prometheus.CounterVec
+	inFlight         *prometheus.GaugeVec
+	backendUp        *prometheus.GaugeVec
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	m.ttft = m.histograms("time_to_first_token_seconds", "Time from a request's headers to the first token of its stream, in seconds. Moves with each first token.", ttftBuckets, "model", "backend")
+	m.speed = m.histograms("tokens_per_second", "Tokens a second within one stream, (completion tokens - 1) / (last token - first token). One value for each finished stream of 2 tokens or more.", speedBuckets, "model", "backend")
+	m.requests = m.counters("requests_total", "Requests ended, by model, path, class of status and how they ended.", "model", "path", "status", "outcome")
+	m.rps = m.counter("rps", "Requests ended. rate() of it is requests per second.")
+	m.queueDepth = m.gauge("queue_depth", "Requests accepted and not ended: waiting and running together.")
+	m.gap = m.histograms("inter_token_latency_seconds", "Time between one token-bearing event of a stream and the next, in seconds.", gapBuckets, "model", "backend")
+	m.duration = m.histograms("request_duration_seconds", "Time from a request's headers to its end, in seconds.", durationBuckets, "model", "backend")
+	m.waiting = m.histogram("waiting_seconds", "Time from a request having been read to its being sent to the backend that answered it, in seconds.", waitingBuckets)
+	m.overhead = m.histogram("overhead_seconds", "Time that the gateway itself added before the first byte of an answer, in seconds.", overheadBuckets)
+	m.promptTokens = m.counters("prompt_tokens_total", "Tokens of prompts, as the engine counted them.", "model", "backend")
+	m.completionTokens = m.counters("completion_tokens_total", "Tokens generated, as the engine counted them.", "model", "backend")
+	m.cancelled = m.counters("cancelled_requests_total", "Requests whose client left, by phase: before or after the first byte of the answer.", "phase")
+	m.retries = m.counter("retries_total", "Requests sent to a second backend because the first one failed before its first token.")
+	m.upstreamErrors = m.counters("upstream_errors_total", "Failures of backends, by cause; one for each attempt.", "backend", "cause")
+	m.inFlight = m.gauges("backend_in_flight", "Requests running on the backend, by the gateway's own count.", "backend")
+	m.backendUp = m.gauges("backend_up", "1 while the backend is usable, else 0.", "backend")
+
+	build := m.gauges("build_info", "Always 1; the labels tell version and Go release.", "version", "goversion")
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	for _, phase := range []string{beforeFirstByte, afterFirstByte} {
+		m.cancelled.WithLabelValues(phase)
+	}
+	m.registry.MustRegister(m.own...)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// introduce makes a pair's series begin at 0: rate() does not see the step from
+// nothing to 1.
+func (m *metrics) introduce(model, backend string) {
+	for _, h := range []*prometheus.HistogramVec{m.ttft, m.speed, m.gap, m.duration} {
+		h.WithLabelValues(model, backend)
+	}
+	m.promptTokens.WithLabelValues(model, backend)
+	m.completionTokens.WithLabelValues(model, backend)
+}
+
+// introduceBackend does the same for what is counted by backend alone.
+func (m *metrics) introduceBackend(backend string) {
+	m.inFlight.WithLabelValues(backend).Set(0)
+	m.backendUp.WithLabelValues(backend).Set(0)
+	for _, cause := range causes {
+		m.upstreamErrors.WithLabelValues(backend, cause)
+	}
+}
+
+// handler serves the text format only: OpenMetrics would call gateway_rps an
+// unknown, since its counters must end in _total.
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: false})
+}
+
+const namespace = "gateway"
+
+func (m *metrics) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	return add(m, prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}))
+}
+
+func (m *metrics) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return add(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}, labels))
+}
+
+func (m *metrics) counter(name, help string) prometheus.Counter {
+	return add(m, prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}))
+}
+
+func (m *metrics) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return add(m, prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels))
+}
+
+func (m *metrics) gauge(name, help string) prometheus.Gauge {
+	return add(m, prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}))
+}
+
+func (m *metrics) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return add(m, prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels))
+}
+
+func add[C prometheus.Collector](m *metrics, c C) C {
+	m.own = append(m.own, c)
+	return c
+}

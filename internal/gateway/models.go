@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+)
+
+// serveModels answers /v1/models with what all usable backends list together.
+// (With one backend the path is relayed like any other.) Backends are asked
+// with the client's own headers, so a key that vLLM wants still decides.
+func (g *Gateway) serveModels(rec *record, c *call) {
+	backends := g.pool.usable()
+	answers := make([]*modelList, len(backends))
+	var wg sync.WaitGroup
+	for i, b := range backends {
+		wg.Go(func() { answers[i] = g.askModels(c, b) })
+	}
+	wg.Wait()
+
+	if err := blame(c.ctx, c.ctx.Err()); err != nil {
+		g.refuse(rec, err)
+		return
+	}
+	body, refusal := union(answers)
+	switch {
+	case body != nil:
+		rec.w.Header().Set("Content-Type", "application/json")
+		rec.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		rec.w.Write(body)
+		rec.outcome = ok
+	case refusal != nil:
+		for name, values := range refusal.header {
+			rec.w.Header()[name] = values
+		}
+		rec.w.WriteHeader(refusal.status)
+		rec.w.Write(refusal.body)
+		rec.outcome = clientError
+		if refusal.status >= 500 {
+			rec.outcome = backendError
+		}
+	default:
+		g.refuse(rec, errNoBackend)
+	}
+}
+
+// modelList is one backend's answer to /v1/models.
+type modelList struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// askModels gives nil where the backend did not answer.
+func (g *Gateway) askModels(c *call, b *backend) *modelList {
+	ctx, cancel := context.WithTimeout(c.ctx, probeTimeout)
+	defer cancel()
+	resp, err := g.transport.RoundTrip(c.to(ctx, b))
+	if err == nil {
+		defer resp.Body.Close()
+		var body []byte
+		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxModels)); err == nil {
+			return &modelList{resp.StatusCode, endToEnd(resp.Header), body}
+		}
+	}
+	if c.ctx.Err() == nil {
+		g.note(b, err)
+	}
+	return nil
+}
+
+// union lays the lists together: each model once, as the first backend that has
+// it describes it. Without any list it gives the first refusal, if there is one.
+func union(answers []*modelList) (body []byte, refusal *modelList) {
+	all := struct {
+		Object string            `json:"object"`
+		Data   []json.RawMessage `json:"data"`
+	}{Object: "list", Data: []json.RawMessage{}}
+	seen := map[string]bool{}
+	listed := false
+	for _, a := range answers {
+		if a == nil {
+			continue
+		}
+		var list struct {
+			Data []json.RawMessage `json:"data"`
+		}
+		if a.status != http.StatusOK || json.Unmarshal(a.body, &list) != nil {
+			if refusal == nil {
+				refusal = a
+			}
+			continue
+		}
+		listed = true
+		for _, m := range list.Data {
+			var model struct {
+				ID string `json:"id"`
+			}
+			if json.Unmarshal(m, &model) == nil && !seen[model.ID] {
+				seen[model.ID] = true
+				all.Data = append(all.Data, m)
+			}
+		}
+	}
+	if !listed {
+		return nil, refusal
+	}
+	body, err := json.Marshal(all)
+	if err != nil {
+		return nil, refusal
+	}
+	return body, nil
+}

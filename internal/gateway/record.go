@@ -1,0 +1,207 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// record is all that is remembered of one request. It is written once, at the
+// end: one log line, and every metric that is a matter of the whole request.
+type record struct {
+	g     *Gateway
+	w     *writer
+	route route
+	id    string
+	start time.Time
+
+	model   string // as the client named it
+	label   string // the same, if a backend lists it; never a client's invention
+	backend string // the last one tried
+
+	read  time.Time // the request was read whole
+	sent  time.Time // the first attempt was sent
+	first time.Time // the first token, of a stream
+	usage openai.Usage
+
+	outcome outcome
+	err     error
+}
+
+// Phases of gateway_cancelled_requests_total.
+const (
+	beforeFirstByte = "before_first_byte"
+	afterFirstByte  = "after_first_byte"
+)
+
+// otherModel stands for every model that no backend lists: labels come from
+// backends, not from clients, or clients could make series without end.
+const otherModel = "other"
+
+func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
+	g.metrics.queueDepth.Inc()
+	rec := &record{g: g, w: &writer{ResponseWriter: w}, route: rt, start: time.Now(), outcome: internal}
+	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
+	w.Header().Set("X-Request-Id", rec.id)
+	return rec
+}
+
+// name notes which model the request is for.
+func (rec *record) name(model string) {
+	rec.model = model
+	switch {
+	case model == "", rec.g.pool.lists(model):
+		rec.label = model
+	default:
+		rec.label = otherModel
+	}
+}
+
+// fail notes the error that ends the request; the first one holds.
+func (rec *record) fail(how outcome, err error) {
+	if rec.err == nil {
+		rec.outcome, rec.err = how, err
+	}
+}
+
+// firstToken is observed as it happens: a stream may go on for many minutes.
+func (rec *record) firstToken(at time.Time) {
+	rec.first = at
+	rec.g.metrics.ttft.WithLabelValues(rec.label, rec.backend).Observe(at.Sub(rec.start).Seconds())
+}
+
+// begun notes that the answer's first bytes have gone out.
+func (rec *record) begun(a *answer) {
+	queued := a.sent.Sub(rec.read)
+	rec.g.metrics.waiting.Observe(queued.Seconds())
+	rec.g.metrics.overhead.Observe((rec.sent.Sub(rec.read) + time.Since(a.ready)).Seconds())
+}
+
+// usageOf takes over what the answer has said of its cost.
+func (rec *record) usageOf(a *answer) {
+	switch {
+	case a.stream != nil:
+		rec.usage = a.stream.stream.Usage
+	case a.usage != nil:
+		rec.usage = a.usage.Usage
+	}
+}
+
+// finish notes an answer that the client has got whole.
+func (rec *record) finish(a *answer) {
+	rec.usageOf(a)
+	switch {
+	case a.isStream() && a.stream.failure != nil:
+		rec.g.metrics.upstreamErrors.WithLabelValues(a.backend.name, causeStream).Inc()
+		rec.fail(backendError, errInStream)
+	case a.status >= 500:
+		rec.outcome = backendError
+	case a.status >= 400:
+		rec.outcome = clientError
+	default:
+		rec.outcome = ok
+		if a.isStream() {
+			a.stream.finish()
+		}
+	}
+}
+
+func (rec *record) end() {
+	m, took := rec.g.metrics, time.Since(rec.start)
+	rec.g.ids.give(rec.id)
+	m.queueDepth.Dec()
+	m.rps.Inc()
+	m.requests.WithLabelValues(rec.label, rec.route.path, class(rec.w.status), string(rec.outcome)).Inc()
+	m.duration.WithLabelValues(rec.label, rec.backend).Observe(took.Seconds())
+	if rec.usage.HasPrompt {
+		m.promptTokens.WithLabelValues(rec.label, rec.backend).Add(float64(rec.usage.Prompt))
+	}
+	if rec.usage.HasCompletion {
+		m.completionTokens.WithLabelValues(rec.label, rec.backend).Add(float64(rec.usage.Completion))
+	}
+	if rec.outcome == cancelled {
+		phase := beforeFirstByte
+		if rec.w.begun {
+			phase = afterFirstByte
+		}
+		m.cancelled.WithLabelValues(phase).Inc()
+	}
+	rec.log(took)
+	rec.g.running.end()
+}
+
+// anonymous is the caller of every request until there are keys to tell callers
+// apart.
+const anonymous = "anonymous"
+
+func (rec *record) log(took time.Duration) {
+	attrs := []slog.Attr{
+		slog.String("id", rec.id),
+		slog.String("caller", anonymous),
+		slog.String("path", rec.route.path),
+		slog.String("model", clip(rec.model)),
+		slog.String("backend", rec.backend),
+		slog.Int("status", rec.w.status),
+		slog.String("outcome", string(rec.outcome)),
+		slog.Float64("duration_s", took.Seconds()),
+	}
+	if !rec.first.IsZero() {
+		attrs = append(attrs, slog.Float64("ttft_s", rec.first.Sub(rec.start).Seconds()))
+	}
+	if rec.usage.HasPrompt {
+		attrs = append(attrs, slog.Int("prompt_tokens", rec.usage.Prompt))
+	}
+	if rec.usage.HasCompletion {
+		attrs = append(attrs, slog.Int("completion_tokens", rec.usage.Completion))
+	}
+	if rec.err != nil {
+		attrs = append(attrs, slog.String("error", rec.err.Error()))
+	}
+	rec.g.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+}
+
+// clip keeps a client's words from filling the log.
+func clip(s string) string {
+	if len(s) > 128 {
+		return s[:128] + "…"
+	}
+	return s
+}
+
+func class(status int) string {
+	switch status / 100 {
+	case 1:
+		return "1xx"
+	case 2:
+		return "2xx"
+	case 3:
+		return "3xx"
+	case 4:
+		return "4xx"
+	}
+	return "5xx"
+}
+
+// writer remembers what was sent.
+type writer struct {
+	http.ResponseWriter
+	status int
+	begun  bool
+}
+
+func (w *writer) WriteHeader(status int) {
+	w.status, w.begun = status, true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *writer) Write(b []byte) (int, error) {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }

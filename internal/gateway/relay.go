@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// relay sends the answer to the client as it arrives and returns when it has
+// ended. After an error the client has not got all of it.
+func (a *answer) relay(w *writer) error {
+	dog := a.watchdog(w)
+	defer dog.stop()
+	a.writeHead(w)
+	if err := dog.write(a.held, true); err != nil {
+		return err
+	}
+	a.rec.begun(a)
+	a.held = nil
+	if a.isStream() {
+		return a.relayStream(dog)
+	}
+	return a.relayBytes(dog)
+}
+
+// relayStream: one read, one look at its events, one write and flush; no timer
+// between them that would gather more.
+func (a *answer) relayStream(dog *watchdog) error {
+	m := a.stream
+	for {
+		err := m.events.Fill(a.body)
+		dog.pat()
+		if err := dog.write(m.read(time.Now()), true); err != nil {
+			return err
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			rest := m.rest(time.Now())
+			if !m.whole() {
+				return errCut
+			}
+			return dog.write(rest, true)
+		case m.ended: // all that matters is here
+			return nil
+		default:
+			return a.cut(err)
+		}
+	}
+}
+
+// relayBytes relays an answer that is no stream of events. One whose length is
+// known goes out as fast as it fills the connection's buffer; any other is
+// flushed piece by piece, since it may be a stream of another kind.
+func (a *answer) relayBytes(dog *watchdog) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	flush := a.header.Get("Content-Length") == ""
+	for {
+		n, err := a.body.Read(*buf)
+		dog.pat()
+		if a.usage != nil {
+			a.usage.Write((*buf)[:n])
+		}
+		if err := dog.write((*buf)[:n], flush); err != nil {
+			return err
+		}
+		switch {
+		case err == nil:
+		case err != io.EOF:
+			return a.cut(err)
+		case a.unframed && a.usage != nil && !a.usage.Whole():
+			return errCut
+		default:
+			return nil
+		}
+	}
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// cut tells why a read from the backend failed.
+func (a *answer) cut(err error) error {
+	if a.ctx.Err() != nil {
+		return blame(a.ctx, err)
+	}
+	return fmt.Errorf("%w: %v", errCut, err)
+}
+
+// fail tells the client, in the stream, that the stream has failed: its status
+// has been sent, and an end that looks clean would be a lie.
+func (a *answer) fail(w *writer, err error) {
+	_, status, message := verdict(err)
+	if a.stream.events.Open() {
+		io.WriteString(w, "\n\n") // ends the half event
+	}
+	w.Write(a.stream.stream.Dialect.ErrorEvent(openai.NewError(status, message)))
+	http.NewResponseController(w).Flush()
+}
+
+// watchdog ends an answer that no longer moves, whichever side it is that
+// stands still.
+type watchdog struct {
+	a       *answer
+	w       *writer
+	rc      *http.ResponseController
+	timer   *time.Timer
+	limit   time.Duration
+	writing atomic.Bool
+}
+
+func (a *answer) watchdog(w *writer) *watchdog {
+	d := &watchdog{a: a, w: w, rc: http.NewResponseController(w), limit: a.g.cfg.StreamIdleTimeout}
+	d.timer = time.AfterFunc(d.limit, d.bite)
+	return d
+}
+
+func (d *watchdog) bite() {
+	if d.writing.Load() {
+		d.a.cancel(errStalled)
+		d.rc.SetWriteDeadline(time.Now()) // ends the write that hangs
+		return
+	}
+	d.a.cancel(errSilent)
+}
+
+// pat: something moved.
+func (d *watchdog) pat() { d.timer.Reset(d.limit) }
+
+func (d *watchdog) stop() { d.timer.Stop() }
+
+// write sends bytes to the client. It fails only if the client is gone, or does
+// not read.
+func (d *watchdog) write(p []byte, flush bool) error {
+	if len(p) == 0 {
+		return nil
+	}
+	d.writing.Store(true)
+	_, err := d.w.Write(p)
+	if err == nil && flush {
+		err = d.rc.Flush()
+	}
+	d.writing.Store(false)
+	d.pat()
+	if err != nil {
+		if d.a.ctx.Err() != nil {
+			return blame(d.a.ctx, err)
+		}
+		return fmt.Errorf("%w: %v", errGone, err)
+	}
+	return nil
+}
+
+// millis prints a duration in milliseconds, to the microsecond.
+func millis(d time.Duration) string {
+	return strconv.FormatFloat(float64(d.Microseconds())/1000, 'f', -1, 64)
+}

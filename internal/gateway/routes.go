@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// route is one path that is relayed. What is not in the table is not reachable:
+// vLLM's operator endpoints (/sleep, /pause, /update_weights, …) stand on the
+// same port as its API and most of them ask for no key.
+type route struct {
+	method  string
+	path    string // as it goes to the backend, and as the label of metrics
+	dialect openai.Dialect
+	// usage: stream_options.include_usage is vLLM's word for this path.
+	usage bool
+}
+
+var routes = []route{
+	{method: http.MethodPost, path: "/v1/chat/completions", dialect: openai.Chat, usage: true},
+	{method: http.MethodPost, path: "/v1/completions", dialect: openai.Completions, usage: true},
+	{method: http.MethodPost, path: "/v1/embeddings"},
+	{method: http.MethodPost, path: "/v1/responses", dialect: openai.Responses},
+	{method: http.MethodGet, path: "/v1/responses/{id}", dialect: openai.Responses},
+	{method: http.MethodPost, path: "/v1/responses/{id}/cancel", dialect: openai.Responses},
+	{method: http.MethodPost, path: "/v1/messages", dialect: openai.Messages},
+	{method: http.MethodPost, path: "/v1/messages/count_tokens"},
+	{method: http.MethodPost, path: "/rerank"},
+	{method: http.MethodPost, path: "/v1/rerank"},
+	{method: http.MethodPost, path: "/v2/rerank"},
+	{method: http.MethodPost, path: "/score"},
+	{method: http.MethodPost, path: "/v1/score"},
+	{method: http.MethodPost, path: "/classify"},
+	{method: http.MethodPost, path: "/pooling"},
+	{method: http.MethodPost, path: "/tokenize"},
+	{method: http.MethodPost, path: "/detokenize"},
+	{method: http.MethodPost, path: "/v1/audio/transcriptions"},
+	{method: http.MethodPost, path: "/v1/audio/translations"},
+	{method: http.MethodGet, path: modelsPath},
+	{method: http.MethodGet, path: realtimePath},
+	{method: http.MethodGet, path: "/version"},
+}
+
+const (
+	modelsPath   = "/v1/models"
+	realtimePath = "/v1/realtime"
+)
+
+var (
+	exact     = map[string]route{}
+	responses = map[string]route{} // by what follows the id
+)
+
+func init() {
+	for _, rt := range routes {
+		if _, after, ok := strings.Cut(rt.path, "{id}"); ok {
+			responses[after] = rt
+			continue
+		}
+		exact[rt.path] = rt
+	}
+}
+
+// find gives the route of a path as the client spelled it, before any decoding:
+// a path that would have to be decoded, cleaned or folded to fit does not fit,
+// so nothing can read it differently from the way it was judged here.
+func find(escapedPath string) (route, bool) {
+	if rt, ok := exact[escapedPath]; ok {
+		return rt, true
+	}
+	rest, ok := strings.CutPrefix(escapedPath, "/v1/responses/")
+	if !ok {
+		return route{}, false
+	}
+	id, after := rest, ""
+	if slash := strings.IndexByte(rest, '/'); slash >= 0 {
+		id, after = rest[:slash], rest[slash:]
+	}
+	rt, ok := responses[after]
+	return rt, ok && wellFormedID(id)
+}
+
+// target is the path to ask the backend for.
+func (rt route) target(escapedPath string) string {
+	if strings.Contains(rt.path, "{id}") {
+		return escapedPath // judged byte by byte in find
+	}
+	return rt.path
+}
+
+// wellFormedID: what ids of requests and responses are made of. Nothing in it
+// can mean anything to a header, a path or a log.
+func wellFormedID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,149 @@
+package openai
+
+import "bytes"
+
+// maxUsage bounds the usage object of an answer, in bytes; vLLM's is about 200.
+const maxUsage = 4 << 10
+
+// Body watches a JSON answer pass by and picks its usage out, in constant
+// memory: the answer itself may be megabytes of embeddings. The zero value is
+// ready; write the answer to it, piece by piece.
+type Body struct {
+	// Usage is valid once the answer has passed.
+	Usage Usage
+
+	depth    int
+	inString bool
+	escaped  bool
+	begun    bool
+	closed   bool
+	notJSON  bool
+
+	isKey bool   // at depth 1: the string being read is a name
+	name  []byte // the member being read, as far as it can be "usage"
+	value []byte // the usage object, while it passes
+}
+
+// Write never fails and never keeps p.
+func (b *Body) Write(p []byte) (int, error) {
+	for i := 0; i < len(p) && !b.notJSON; {
+		if b.inString && !b.escaped {
+			i += b.skipText(p[i:])
+			if i == len(p) {
+				break
+			}
+		}
+		b.step(p[i])
+		i++
+	}
+	return len(p), nil
+}
+
+// Whole reports whether the answer was one JSON object, to its last brace.
+func (b *Body) Whole() bool { return b.closed && !b.notJSON }
+
+// skipText passes over a string's plain characters, which is nearly all of
+// nearly every answer.
+func (b *Body) skipText(p []byte) int {
+	n := bytes.IndexByte(p, '"')
+	if n < 0 {
+		n = len(p)
+	}
+	if slash := bytes.IndexByte(p[:n], '\\'); slash >= 0 {
+		n = slash
+	}
+	b.keep(p[:n]...)
+	return n
+}
+
+func (b *Body) step(c byte) {
+	if b.inString {
+		b.keep(c)
+		switch {
+		case b.escaped:
+			b.escaped = false
+		case c == '\\':
+			b.escaped = true
+		case c == '"':
+			b.inString = false
+		}
+		return
+	}
+	switch c {
+	case ' ', '\t', '\r', '\n':
+		return
+	case '{', '[':
+		b.open(c)
+	case '}', ']':
+		b.close(c)
+	case '"':
+		b.inString = true
+		if b.depth == 1 && b.isKey {
+			b.name = b.name[:0]
+		}
+		b.keep(c)
+	case ',':
+		if b.depth == 1 {
+			b.endMember()
+			return
+		}
+		b.keep(c)
+	case ':':
+		if b.depth == 1 {
+			b.isKey = false
+			return
+		}
+		b.keep(c)
+	default:
+		b.notJSON = b.depth == 0
+		b.keep(c)
+	}
+}
+
+func (b *Body) open(c byte) {
+	if b.depth == 0 && (b.begun || c != '{') {
+		b.notJSON = true
+		return
+	}
+	b.keep(c)
+	b.depth++
+	if b.depth == 1 {
+		b.begun, b.isKey = true, true
+	}
+}
+
+func (b *Body) close(c byte) {
+	b.depth--
+	switch {
+	case b.depth < 0:
+		b.notJSON = true
+	case b.depth == 0:
+		b.endMember()
+		b.closed = c == '}'
+	default:
+		b.keep(c)
+	}
+}
+
+func (b *Body) endMember() {
+	if string(b.name) == `"usage"` && len(b.value) > 0 && len(b.value) < maxUsage {
+		b.Usage.merge(b.value)
+	}
+	b.name, b.value, b.isKey = b.name[:0], b.value[:0], true
+}
+
+// keep holds on to what may matter: a name as long as it may be "usage", and
+// that member's value.
+func (b *Body) keep(c ...byte) {
+	switch {
+	case b.depth == 0:
+	case b.isKey && b.depth == 1:
+		if room := 16 - len(b.name); room > 0 {
+			b.name = append(b.name, c[:min(room, len(c))]...)
+		}
+	case string(b.name) == `"usage"`:
+		if room := maxUsage - len(b.value); room > 0 {
+			b.value = append(b.value, c[:min(room, len(c))]...)
+		}
+	}
+}
