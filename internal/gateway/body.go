@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -16,7 +17,9 @@ const bodyTimeout = time.Minute
 // known, a second backend may need the same bytes, a slow client must hold no
 // capacity, and net/http notices that a client has left only once its body is
 // read.
-func readBody(w http.ResponseWriter, r *http.Request, max int64) (*payload, error) {
+//
+// ctx is the request's; a drain that ends it ends the reading.
+func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max int64) (*payload, error) {
 	if len(r.TransferEncoding) > 0 {
 		// net/http drops a Content-Length that stands beside a Transfer-Encoding
 		// and goes on with the connection; RFC 9112 6.1 wants it closed.
@@ -28,9 +31,13 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64) (*payload, erro
 	}
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer context.AfterFunc(ctx, func() { rc.SetReadDeadline(time.Now()) })()
 	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength)
 	if err != nil {
 		w.Header().Set("Connection", "close")
+		if errors.Is(context.Cause(ctx), errDraining) {
+			return nil, errDraining
+		}
 		return nil, bodyError(err, max)
 	}
 	rc.SetReadDeadline(time.Time{})

@@ -133,7 +133,7 @@ func (g *Gateway) refuse(rec *record, err error) {
 	rec.fail(how, err)
 	if how == cancelled {
 		rec.w.status = status // for the log; there is nobody to send it to
-		return
+		panic(http.ErrAbortHandler)
 	}
 	if status == http.StatusServiceUnavailable {
 		rec.w.Header().Set("Retry-After", "1")

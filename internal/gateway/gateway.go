@@ -162,9 +162,9 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
 		return nil, errBadQuery
 	}
-	body, err := readBody(rec.w, r, g.cfg.MaxBody)
+	body, err := readBody(ctx, rec.w, r, g.cfg.MaxBody)
 	if err != nil {
-		return nil, blame(ctx, err)
+		return nil, err
 	}
 	rec.read = time.Now()
 	c := &call{ctx: ctx, method: r.Method, target: rec.route.target(r.URL.EscapedPath()), query: r.URL.RawQuery, body: body}

@@ -1,0 +1,265 @@
+package gateway
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A stream that fails after its first token never ends cleanly: whole events,
+// then an error event, no [DONE], a broken connection.
+func TestFailureAfterTheFirstToken(t *testing.T) {
+	for name, tt := range map[string]struct {
+		handle  http.HandlerFunc
+		after   time.Duration
+		code    int
+		outcome string
+		cause   string
+	}{
+		"cut":                   {sse(role, token("a"), time.Second, abort), time.Second, 502, "backend_error", causeCut},
+		"cut within an event":   {sse(role, token("a")+`data: {"choices":[{"del`, time.Second, abort), time.Second, 502, "backend_error", causeCut},
+		"ended without its end": {sse(role, token("a"), time.Second, stop), time.Second, 502, "backend_error", causeCut},
+		"silent":                {sse(role, token("a"), hang), 5 * time.Minute, 504, "timeout", causeTimeout},
+		"silent after a while":  {sse(role, token("a"), 4*time.Minute, ": ping\n\n", hang), 9 * time.Minute, 504, "timeout", causeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				start := time.Now()
+				resp, err := r.post("/v1/chat/completions", ask)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := r.broken(resp)
+				if took := time.Since(start); took != tt.after {
+					t.Errorf("it ended after %v; want %v", took, tt.after)
+				}
+				errorEvent := fmt.Sprintf(`"code":%d}}`, tt.code) + "\n\n"
+				if !strings.HasPrefix(got, role+token("a")) || !strings.HasSuffix(got, errorEvent) || strings.Contains(got, "[DONE]") {
+					t.Errorf("got %q; want the tokens, then an error event with %s", got, errorEvent)
+				}
+				if strings.Contains(got, "del") != strings.Contains(got, "delta") {
+					t.Errorf("half an event was sent: %q", got)
+				}
+				r.want(1, "gateway_requests_total", "outcome", tt.outcome, "status", "2xx")
+				r.want(1, "gateway_upstream_errors_total", "cause", tt.cause)
+				r.want(1, "gateway_time_to_first_token_seconds_count")
+				r.want(0, "gateway_tokens_per_second_count")
+			}, tt.handle)
+		})
+	}
+}
+
+// Half of an event too long to be held has gone out already: it is closed first.
+func TestFailureWithinALongEvent(t *testing.T) {
+	half := "data: " + strings.Repeat("x", 100<<10)
+	inBubble(t, func(r *rig) {
+		resp, err := r.post("/v1/chat/completions", ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := r.broken(resp)
+		at := strings.Index(got, "\n\ndata: {\"error\"")
+		if at < 0 || !strings.HasPrefix(half, got[:at]) {
+			t.Errorf("got …%q; want the half event, an empty line, an error event", got[max(0, len(got)-200):])
+		}
+	}, sse(half, time.Second, abort))
+}
+
+// An error that the engine reports before any token is a true HTTP error: its
+// code, its body.
+func TestEngineErrorBeforeAnyToken(t *testing.T) {
+	const body = `{"error": {"message": "KV cache is full", "type": "InternalServerError", "param": null, "code": 500}}`
+	inBubble(t, func(r *rig) {
+		resp, got := r.mustPost("/v1/chat/completions", ask)
+		if resp.StatusCode != 500 || got != body || resp.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%d %s %q; want 500 with the engine's own body", resp.StatusCode, resp.Header.Get("Content-Type"), got)
+		}
+		r.want(1, "gateway_requests_total", "status", "5xx", "outcome", "backend_error")
+		r.want(1, "gateway_upstream_errors_total", "cause", causeStream)
+		r.want(0, "gateway_time_to_first_token_seconds_count")
+	}, sse(headers, role, time.Second, "data: "+body+"\n\n", done))
+}
+
+// One that it reports later passes through, and still counts.
+func TestEngineErrorWithinTheStream(t *testing.T) {
+	const event = "data: {\"error\": {\"message\": \"boom\", \"code\": 500}}\n\n"
+	inBubble(t, func(r *rig) {
+		resp, got := r.mustPost("/v1/chat/completions", ask)
+		if resp.StatusCode != 200 || got != role+token("a")+event+done {
+			t.Errorf("%d %q", resp.StatusCode, got)
+		}
+		r.want(1, "gateway_requests_total", "status", "2xx", "outcome", "backend_error")
+		r.want(1, "gateway_upstream_errors_total", "cause", causeStream)
+		r.want(0, "gateway_tokens_per_second_count")
+	}, sse(role, token("a"), event, done))
+}
+
+// Until the first token a failure has a true status.
+func TestFailureBeforeTheFirstToken(t *testing.T) {
+	for name, tt := range map[string]struct {
+		handle  http.HandlerFunc
+		after   time.Duration
+		status  int
+		outcome string
+		cause   string
+	}{
+		// Sent twice: the first went out on a connection that the probe had used,
+		// and which the server may have been closing.
+		"cut before the head":   {sse(time.Second, abort), 2 * time.Second, 502, "backend_error", causeReset},
+		"cut before a token":    {sse(headers, role, time.Second, abort), time.Second, 502, "backend_error", causeReset},
+		"ended without a token": {sse(headers, role, time.Second), time.Second, 502, "backend_error", causeCut},
+		"no head":               {sse(hang), 10 * time.Minute, 504, "timeout", causeTimeout},
+		"no token":              {sse(headers, role, hang), 10 * time.Minute, 504, "timeout", causeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				start := time.Now()
+				resp, body := r.mustPost("/v1/chat/completions", ask)
+				if took := time.Since(start); resp.StatusCode != tt.status || took != tt.after {
+					t.Errorf("%d after %v; want %d after %v", resp.StatusCode, took, tt.status, tt.after)
+				}
+				if !strings.HasPrefix(body, `{"error":{"message":"`) || strings.Contains(body, "vllm-0") {
+					t.Errorf("body %s; want an error in OpenAI's shape that names no address", body)
+				}
+				r.want(1, "gateway_requests_total", "outcome", tt.outcome)
+				r.want(1, "gateway_upstream_errors_total", "cause", tt.cause)
+				r.want(0, "gateway_time_to_first_token_seconds_count")
+			}, tt.handle)
+		})
+	}
+}
+
+// A healthy stream may last as long as it likes.
+func TestLongStreamIsNotCut(t *testing.T) {
+	var steps []any
+	steps = append(steps, role)
+	for range 100 {
+		steps = append(steps, token("a"), 4*time.Minute)
+	}
+	inBubble(t, func(r *rig) {
+		r.mustPost("/v1/chat/completions", ask)
+		r.want(1, "gateway_requests_total", "outcome", "ok")
+	}, sse(append(steps, stop+done)...))
+}
+
+// A body that is no stream is never passed off as whole.
+func TestCutBody(t *testing.T) {
+	const answer = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}`
+	framed := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
+		play(w, r, []any{answer[:20], abort})
+	}
+	for name, handle := range map[string]http.HandlerFunc{
+		"by length": framed,
+		"chunked":   answer200("application/json", answer[:20], abort),
+		"unframed":  unframed("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + answer[:20]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				resp, err := r.post("/v1/chat/completions", `{"model":"tiny"}`)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := r.broken(resp); got != answer[:20] {
+					t.Errorf("got %q", got)
+				}
+				r.want(1, "gateway_requests_total", "outcome", "backend_error")
+				r.want(1, "gateway_upstream_errors_total", "cause", causeCut)
+			}, handle)
+		})
+	}
+	inBubble(t, func(r *rig) {
+		if _, got := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); got != answer {
+			t.Errorf("got %q", got)
+		}
+		r.want(3, "gateway_prompt_tokens_total")
+		r.want(4, "gateway_completion_tokens_total")
+		r.want(0, "gateway_time_to_first_token_seconds_count")
+	}, unframed("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"+answer))
+}
+
+// unframed answers with raw bytes and the connection's close.
+func unframed(raw string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		io.WriteString(conn, raw)
+		conn.Close()
+	}
+}
+
+// A client that no longer reads holds a backend only so long.
+func TestStalledClient(t *testing.T) {
+	flood := strings.Repeat(token(strings.Repeat("z", 1000)), 2000)
+	inBubble(t, func(r *rig) {
+		start := time.Now()
+		resp, err := r.post("/v1/chat/completions", ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		time.Sleep(6 * time.Minute)
+		if ended := r.backends[0].requests()[0].ended.Sub(start); ended != 5*time.Minute {
+			t.Errorf("the backend was let go after %v; want 5m", ended)
+		}
+		r.want(1, "gateway_requests_total", "outcome", "cancelled")
+	}, sse(role, flood, hang))
+}
+
+// After any mix of ends the counters add up and nothing is left running; the
+// rig checks the gauges after every test.
+func TestNoCountIsLost(t *testing.T) {
+	kinds := []http.HandlerFunc{
+		sse(role, 10*time.Millisecond, token("a"), token("b"), stop, usage(5, 2), done),
+		sse(role, token("a"), 10*time.Millisecond, abort),
+		sse(headers, 10*time.Millisecond, abort),
+		sse(role, token("a"), hang),
+		sse(hang),
+		answer200("application/json", 10*time.Millisecond, `{"usage":{"prompt_tokens":1}}`),
+		func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) },
+		func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(400) },
+		func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+	}
+	const each = 30
+	inBubble(t, func(r *rig) {
+		ended := make(chan bool)
+		for i := range each * len(kinds) {
+			go func() {
+				defer func() { ended <- true }()
+				resp, err := r.post("/v1/chat/completions", ask, "Kind", fmt.Sprint(i%len(kinds)))
+				if err != nil {
+					return
+				}
+				defer resp.Body.Close()
+				if i%len(kinds) == 3 {
+					bufio.NewReader(resp.Body).ReadString('\n') // then leave
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+			}()
+		}
+		for range each * len(kinds) {
+			<-ended
+		}
+		time.Sleep(time.Second)
+		r.want(each*float64(len(kinds)), "gateway_requests_total")
+		r.want(2*each, "gateway_requests_total", "outcome", "ok")
+		r.want(each, "gateway_requests_total", "outcome", "cancelled")
+		r.want(each, "gateway_requests_total", "outcome", "timeout")
+		r.want(each, "gateway_requests_total", "outcome", "client_error")
+		r.want(4*each, "gateway_requests_total", "outcome", "backend_error")
+		r.want(3*each, "gateway_time_to_first_token_seconds_count")
+		r.want(each, "gateway_cancelled_requests_total")
+	}, func(w http.ResponseWriter, req *http.Request) {
+		var kind int
+		fmt.Sscan(req.Header.Get("Kind"), &kind)
+		kinds[kind](w, req)
+	})
+}
