@@ -1,0 +1,74 @@
+// Package house holds the walls of docs/design.md: which room may import which.
+package house
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/vllm-gateway/vllm-gateway/"
+
+// rooms is the table of docs/design.md: what each room may reach, however
+// indirectly, of ours and of others'. "…" stands for what a library itself needs.
+var rooms = map[string]struct {
+	ours   []string
+	others []string
+}{
+	"internal/openai":  {},
+	"internal/memnet":  {},
+	"internal/daemon":  {},
+	"internal/gateway": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
+	"internal/vllmsim": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
+	"cmd/vllm-gateway": {ours: []string{"internal/daemon", "internal/gateway"}, others: []string{"github.com/alecthomas/kong"}},
+	"cmd/vllm-sim":     {ours: []string{"internal/daemon", "internal/vllmsim"}, others: []string{"github.com/alecthomas/kong"}},
+}
+
+func TestWalls(t *testing.T) {
+	for _, pkg := range list(t, "{{.ImportPath}}", "./...") {
+		name := strings.TrimPrefix(pkg+"/", module)
+		name = strings.TrimSuffix(name, "/")
+		if _, ok := rooms[name]; !ok && (strings.HasPrefix(name, "internal/") || strings.HasPrefix(name, "cmd/")) {
+			t.Errorf("%s: a room without a row in this table", name)
+		}
+	}
+	for name, may := range rooms {
+		for _, imported := range list(t, `{{join .Imports "\n"}}`, "./"+name) {
+			if ours, ok := strings.CutPrefix(imported, module); ok {
+				if !slices.Contains(may.ours, ours) {
+					t.Errorf("%s imports %s", name, ours)
+				}
+				continue
+			}
+			if strings.Contains(strings.Split(imported, "/")[0], ".") && !slices.ContainsFunc(may.others, func(lib string) bool { return strings.HasPrefix(imported, lib) }) {
+				t.Errorf("%s imports %s", name, imported)
+			}
+		}
+	}
+}
+
+// What must never be linked into the gateway, by whatever way.
+func TestGatewayBinaryStaysSmall(t *testing.T) {
+	for _, dep := range list(t, "{{.ImportPath}}", "-deps", "./cmd/vllm-gateway") {
+		for _, banned := range []string{"github.com/prometheus/prometheus", "github.com/ebitengine/purego", "go.k6.io", module + "internal/vllmsim", module + "internal/memnet", "testing"} {
+			if dep == banned || strings.HasPrefix(dep, banned+"/") {
+				t.Errorf("the gateway's binary holds %s", dep)
+			}
+		}
+	}
+	build := exec.Command("go", "build", "-o", t.TempDir(), "./cmd/...")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Errorf("CGO_ENABLED=0: %v\n%s", err, out)
+	}
+}
+
+func list(t *testing.T, format string, args ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-f", format}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
