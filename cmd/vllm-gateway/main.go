@@ -1,9 +1,10 @@
-// Vllm-gateway relays requests to vLLM servers and measures them.
+// Command vllm-gateway relays requests to vLLM servers and measures them.
 package main
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"time"
 
@@ -36,36 +37,27 @@ func (f flags) Validate() error {
 	return nil
 }
 
+const name = "vllm-gateway"
+
 func main() {
 	var f flags
-	cli := kong.Parse(&f,
-		kong.Name("vllm-gateway"),
+	kong.Parse(&f,
+		kong.Name(name),
 		kong.Description("Relays requests to vLLM servers and measures them: time to first token, tokens per second, queue depth. Each flag can also be set in the environment: --max-body as VLLM_GATEWAY_MAX_BODY."),
 		kong.DefaultEnvars("VLLM_GATEWAY"),
-		kong.Vars{"version": "vllm-gateway " + daemon.Version()},
-		kong.Exit(daemon.Exit),
+		kong.Vars{"version": name + " " + daemon.Version()},
+		kong.Exit(daemon.ParserExit),
 	)
-	cli.FatalIfErrorf(run(f))
-}
-
-func run(f flags) error {
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
-		return err
+		daemon.Exit(name, daemon.Usage, err)
 	}
-	g, err := gateway.New(gateway.Config{
-		Backends:          f.Backend,
-		FirstByteTimeout:  f.FirstByteTimeout,
-		StreamIdleTimeout: f.StreamIdleTimeout,
-		MaxBody:           int64(f.MaxBody),
-		Version:           daemon.Version(),
-		Log:               log,
-	})
+	g, err := gateway.New(f.config(log))
 	if err != nil {
-		return err
+		daemon.Exit(name, daemon.Usage, err)
 	}
-	return daemon.Server{
-		Name:         "vllm-gateway",
+	err = daemon.Server{
+		Name:         name,
 		Listen:       f.Listen,
 		Handler:      g,
 		TLSCert:      f.TLSCert,
@@ -75,4 +67,18 @@ func run(f flags) error {
 		Log:          log,
 		About:        []any{"backends", f.Backend},
 	}.Run(context.Background())
+	if err != nil {
+		daemon.Exit(name, daemon.Failed, err)
+	}
+}
+
+func (f flags) config(log *slog.Logger) gateway.Config {
+	return gateway.Config{
+		Backends:          f.Backend,
+		FirstByteTimeout:  f.FirstByteTimeout,
+		StreamIdleTimeout: f.StreamIdleTimeout,
+		MaxBody:           int64(f.MaxBody),
+		Version:           daemon.Version(),
+		Log:               log,
+	}
 }

@@ -124,16 +124,16 @@ func TestCommandLine(t *testing.T) {
 		"mistyped flag":   {[]string{"--bakend", "x"}, "", 2, []string{"unknown flag --bakend", `"--backend"`}},
 		"bad duration":    {[]string{"--drain-timeout", "soon"}, "", 2, []string{"--drain-timeout", "soon"}},
 		"bad size":        {[]string{"--max-body", "3x"}, "", 2, []string{"--max-body", "32MiB"}},
-		"bad size in env": {nil, "VLLM_GATEWAY_MAX_BODY=lots", 1, []string{"lots"}},
+		"bad size in env": {nil, "VLLM_GATEWAY_MAX_BODY=lots", 2, []string{"lots"}},
 		"bad log level":   {[]string{"--log-level", "loud"}, "", 2, []string{"--log-level", "debug", "loud"}},
 		"key alone":       {[]string{"--tls-key", "main.go"}, "", 2, []string{"--tls-cert and --tls-key"}},
 		"no such file":    {[]string{"--tls-key", "nowhere.pem", "--tls-cert", "main.go"}, "", 2, []string{"--tls-key", "nowhere.pem"}},
-		"all bad backends": {[]string{"--backend", "localhost:8000", "--backend", "http://a/v1", "--backend", "http://u:p@b", "--backend", "ftp://c"}, "", 1,
+		"all bad backends": {[]string{"--backend", "localhost:8000", "--backend", "http://a/v1", "--backend", "http://u:p@b", "--backend", "ftp://c"}, "", 2,
 			[]string{`"localhost:8000"`, "http://host:port", `"http://a/v1"`, "not a path", "password", `"ftp"`}},
-		"backend twice": {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 1, []string{"named twice"}},
+		"backend twice": {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
 		"port taken":    {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "another process", "--listen"}},
 		"no such host":  {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
-		"zero timeout":  {[]string{"--first-byte-timeout", "0s"}, "", 1, []string{"first-byte timeout 0s"}},
+		"zero timeout":  {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
 	} {
 		cmd := exec.Command(binary, tt.args...)
 		if tt.env != "" {

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"time"
 
@@ -39,52 +38,38 @@ type flags struct {
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
 
-// Exit codes: wrong flags are apart from a server that failed.
-const (
-	failed = 1
-	usage  = 2
-)
+const name = "vllm-sim"
 
 func main() {
 	var f flags
 	kong.Parse(&f, options()...)
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
-		exit(usage, err)
+		daemon.Exit(name, daemon.Usage, err)
 	}
 	sim, err := vllmsim.New(f.config())
 	if err != nil {
-		exit(usage, err)
+		daemon.Exit(name, daemon.Usage, err)
 	}
 	err = daemon.Server{
-		Name: "vllm-sim", Listen: f.Listen, Handler: sim, KeepAlive: uvicornKeepAlive,
+		Name: name, Listen: f.Listen, Handler: sim, KeepAlive: uvicornKeepAlive,
 		Drain: func(context.Context) { sim.Close() },
 		Log:   log,
 		About: []any{"model", f.Model[0], "max_num_seqs", f.MaxNumSeqs},
 	}.Run(context.Background())
 	if err != nil {
-		exit(failed, err)
+		daemon.Exit(name, daemon.Failed, err)
 	}
 }
 
 func options() []kong.Option {
 	return []kong.Option{
-		kong.Name("vllm-sim"),
+		kong.Name(name),
 		kong.Description("A vLLM server without a model: the same endpoints, bytes and metrics, with a model of the engine's timing behind them."),
 		kong.DefaultEnvars("VLLM_SIM"),
-		kong.Vars{"version": "vllm-sim " + daemon.Version(), "model": vllmsim.DefaultModel},
-		kong.Exit(func(code int) { // kong's own code for wrong flags is 80
-			if code != 0 {
-				code = usage
-			}
-			os.Exit(code)
-		}),
+		kong.Vars{"version": name + " " + daemon.Version(), "model": vllmsim.DefaultModel},
+		kong.Exit(daemon.ParserExit),
 	}
-}
-
-func exit(code int, err error) {
-	fmt.Fprintln(os.Stderr, "vllm-sim: "+err.Error())
-	os.Exit(code)
 }
 
 func (f flags) config() vllmsim.Config {
@@ -97,7 +82,7 @@ func (f flags) config() vllmsim.Config {
 			PerPrefillToken: orNone(f.StepPerPrefillToken), PerContextToken: orNone(f.StepPerContextToken),
 		},
 		Faults:  f.Fault,
-		OnCrash: func() { os.Exit(failed) },
+		OnCrash: func() { os.Exit(daemon.Failed) },
 	}
 }
 

@@ -56,11 +56,23 @@ func (f LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 	return nil, fmt.Errorf("log format %q: use text or json", f.LogFormat)
 }
 
-// Exit ends the process. The flag library's own number for a mistyped command
-// line becomes 2, which is what shells and init systems know for it.
-func Exit(code int) {
-	if code == 80 {
-		code = 2
+// Exit codes: what was asked for is wrong, or doing it has failed.
+const (
+	Failed = 1
+	Usage  = 2
+)
+
+// Exit ends the process with a code, and says why on stderr.
+func Exit(name string, code int, err error) {
+	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+	os.Exit(code)
+}
+
+// ParserExit is for the flag library, whose own codes for a mistyped command
+// line are its own: it turns them into Usage.
+func ParserExit(code int) {
+	if code != 0 {
+		code = Usage
 	}
 	os.Exit(code)
 }

@@ -88,10 +88,15 @@ func (m *meter) skip(piece []byte, whole bool, at time.Time) bool {
 // streams of a kind unknown here have no end mark that can be missed.
 func (m *meter) whole() bool { return m.ended || m.stream.Dialect == openai.Other }
 
+// shortest is the span below which a stream's tokens have arrived together:
+// dividing by it would measure the network, and a single such value would spoil
+// every mean.
+const shortest = time.Millisecond
+
 // finish observes what can be said only of a finished stream.
 func (m *meter) finish() {
-	span := m.last.Sub(m.first).Seconds()
-	if n := m.stream.Usage.Completion; n >= 2 && span > 0 {
-		m.rec.g.metrics.speed.WithLabelValues(m.rec.label, m.rec.backend).Observe(float64(n-1) / span)
+	span := m.last.Sub(m.first)
+	if n := m.stream.Usage.Completion; n >= 2 && span >= shortest {
+		m.rec.g.metrics.speed.WithLabelValues(m.rec.label, m.rec.backend).Observe(float64(n-1) / span.Seconds())
 	}
 }

@@ -95,6 +95,15 @@ func TestUsageIsAskedForAndTakenOutAgain(t *testing.T) {
 // end ends the streams that have no [DONE].
 const end = "data: {\"type\":\"message_stop\"}\n\n" + "data: {\"type\":\"response.completed\",\"response\":{}}\n\n"
 
+// Tokens that arrive together have no speed either.
+func TestTokensAtOnceHaveNoSpeed(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.mustPost("/v1/chat/completions", ask)
+		r.want(0, "gateway_tokens_per_second_count")
+		r.want(3, "gateway_completion_tokens_total")
+	}, sse(role, token("a"), 900*time.Microsecond, token("b c"), stop, usage(5, 3), done))
+}
+
 // Each dialect has its own idea of what comes before the first token.
 func TestFirstTokenOfEachDialect(t *testing.T) {
 	for path, tt := range map[string]struct{ before, first, after string }{
