@@ -29,8 +29,9 @@ clients: # real OpenAI clients, through the gateway
 k6: bin/k6
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' go.k6.io/$(K6)
-baseline: build k6 # 10, 50 and 100 users, 7m30s; logs go to results/
-	@mkdir -p results; $(WITH_BOTH) bin/k6 run --no-usage-report loadtests/baseline.js
+baseline: build k6 # 10, 50 and 100 users, 7m30s; logs and metrics go to results/
+	@mkdir -p results; $(WITH_BOTH) bin/k6 run --no-usage-report loadtests/baseline.js; code=$$?; \
+	curl -sS localhost:9000/metrics >results/metrics.txt; exit $$code
 test-k6: k6 # every load test against simulator and gateway, healthy and faulty
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
 	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 ./loadtests

@@ -227,6 +227,26 @@ func TestLeastInFlight(t *testing.T) {
 	}, slow, slow, slow)
 }
 
+// A backend that is slow to finish gets less.
+func TestSlowBackendGetsLess(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		ended := make(chan bool)
+		for range 20 {
+			go func() {
+				r.mustPost("/v1/chat/completions", ask)
+				ended <- true
+			}()
+			time.Sleep(time.Second)
+		}
+		for range 20 {
+			<-ended
+		}
+		if slow, fast := len(r.backends[0].requests()), len(r.backends[1].requests()); slow != 1 || fast != 19 {
+			t.Errorf("the slow one got %d, the fast one %d; want 1 and 19", slow, fast)
+		}
+	}, sse(role, token("a"), time.Minute, stop, done), sse(role, token("a"), 500*time.Millisecond, stop, done))
+}
+
 // /health turns with the backends, and says why.
 func TestHealth(t *testing.T) {
 	inBubble(t, func(r *rig) {
@@ -306,6 +326,10 @@ func TestModelLabelIsBounded(t *testing.T) {
 			t.Errorf("%d series grew to %d", before, after)
 		}
 		r.want(501, "gateway_requests_total", "model", "other")
+		r.mustPost("/v1/chat/completions", `{"model":"`+strings.Repeat("long", 1000)+`"}`)
+		if strings.Contains(r.log.String(), strings.Repeat("long", 40)) {
+			t.Error("a client's words fill the log")
+		}
 	}, answer200("application/json", `{}`))
 }
 

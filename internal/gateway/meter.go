@@ -53,12 +53,11 @@ func (m *meter) read(at time.Time) (out []byte) {
 	}
 }
 
-// rest gives what the stream ended with, if that is for the client. A server may
-// leave out the last empty line; half an event of a stream that was cut is worth
-// nothing to anybody.
+// rest gives what stands after the last empty line of a stream that has ended,
+// if that is for the client: a server may leave the last empty line out.
 func (m *meter) rest(at time.Time) []byte {
 	piece := m.events.Rest()
-	if len(piece) == 0 || m.skip(piece, !m.events.Open(), at) || !m.whole() {
+	if len(piece) == 0 || m.skip(piece, !m.events.Open(), at) {
 		return nil
 	}
 	return piece

@@ -186,17 +186,21 @@ func (r *rig) postAs(ctx context.Context, path, body string, header ...string) (
 func (r *rig) mustPost(path, body string, header ...string) (*http.Response, string) {
 	r.t.Helper()
 	resp, err := r.post(path, body, header...)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return resp, r.read(resp)
+	return r.whole(resp, err)
 }
 
 func (r *rig) mustGet(path string) (*http.Response, string) {
 	r.t.Helper()
 	resp, err := r.client.Get(gatewayURL + path)
+	return r.whole(resp, err)
+}
+
+// whole may be called from any goroutine, so it does not end the test.
+func (r *rig) whole(resp *http.Response, err error) (*http.Response, string) {
+	r.t.Helper()
 	if err != nil {
-		r.t.Fatal(err)
+		r.t.Error(err)
+		return &http.Response{Header: http.Header{}}, ""
 	}
 	return resp, r.read(resp)
 }
@@ -243,6 +247,20 @@ type received struct {
 	header      http.Header
 	body        string
 	ended       time.Time // when the handler saw the client leave; zero: it did not
+}
+
+// answerEarly answers ahead of reading the request to its end.
+func answerEarly(w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w)
+	rc.EnableFullDuplex()
+	w.Header().Set("Content-Type", "text/event-stream")
+	io.WriteString(w, `data: {"choices":[{"text":"x"}]}`+"\n\n")
+	rc.Flush()
+	time.Sleep(time.Second)
+	if n, err := io.Copy(io.Discard, r.Body); n < 900<<10 || err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	io.WriteString(w, done)
 }
 
 func (b *fakeVLLM) start(t *testing.T) {
@@ -292,6 +310,10 @@ func (b *fakeVLLM) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, `{"object":"list","data":[`+strings.Join(list, ",")+`]}`)
+		return
+	}
+	if b.handle == nil {
+		answerEarly(w, r)
 		return
 	}
 	body, _ := io.ReadAll(r.Body)

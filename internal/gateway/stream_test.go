@@ -158,6 +158,53 @@ func TestStreamWithoutTokens(t *testing.T) {
 	}, sse(role, time.Second, stop, usage(5, 0), done))
 }
 
+// The end mark is the end, even if the connection lingers, or breaks behind it.
+func TestEndMarkIsTheEnd(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		start := time.Now()
+		resp, err := r.post("/v1/chat/completions", ask)
+		if err != nil || time.Since(start) != time.Second {
+			t.Errorf("the head came after %v, %v; want 1s", time.Since(start), err)
+		}
+		r.read(resp)
+	}, sse(role, time.Second, stop, done, time.Second))
+	inBubble(t, func(r *rig) {
+		if _, got := r.mustPost("/v1/chat/completions", ask); got != role+token("a")+stop+done {
+			t.Errorf("got %q", got)
+		}
+		r.want(1, "gateway_requests_total", "outcome", "ok")
+	}, sse(role, token("a"), stop, done, time.Second, abort))
+}
+
+// Streams of another kind are passed on piece by piece as well.
+func TestOtherStreamsFlow(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		start := time.Now()
+		resp, err := r.post("/v1/chat/completions", `{}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		for i := range 3 {
+			line := make([]byte, 2)
+			if _, err := io.ReadFull(resp.Body, line); err != nil || time.Since(start) != time.Duration(i)*time.Second {
+				t.Errorf("piece %d came after %v, %v", i, time.Since(start), err)
+			}
+		}
+		io.Copy(io.Discard, resp.Body)
+	}, answer200("application/x-ndjson", "1\n", time.Second, "2\n", time.Second, "3\n"))
+}
+
+// A backend may begin to answer before it has read a long prompt to its end.
+func TestAnswerBeforeTheBodyIsRead(t *testing.T) {
+	long := `{"model":"tiny","stream":true,"prompt":"` + strings.Repeat("p", 900<<10) + `"}`
+	inBubble(t, func(r *rig) {
+		if _, got := r.mustPost("/v1/completions", long); !strings.HasSuffix(got, done) {
+			t.Errorf("got %q", got)
+		}
+	}, nil)
+}
+
 // What waits for a first token is bounded: beyond 64 KiB it goes out, and the
 // first token is still timed when it comes.
 func TestHeldBytesAreBounded(t *testing.T) {

@@ -106,7 +106,7 @@ func (s *Stream) readChoices(payload []byte) Fact {
 		// to everyone (--enable-force-include-usage), so the client would have
 		// had the last chunk too.
 		s.forced = s.forced || !bare
-		fact.Extra = s.Asked && bare && !s.forced
+		fact.Extra = s.Asked && !s.forced
 	}
 	return fact
 }

@@ -165,20 +165,21 @@ func TestBody(t *testing.T) {
 		want  Usage
 		whole bool
 	}{
-		"chat":             {`{"id":"x","choices":[{"message":{"content":"a \"usage\":{\"prompt_tokens\":9} b"}}],"usage":{"prompt_tokens":4,"completion_tokens":6,"prompt_tokens_details":{"cached_tokens":1}},"prompt_logprobs":null}`, Usage{4, 6, true, true}, true},
-		"embeddings":       {`{"data":[{"embedding":[0.1,-2e-5]}],"usage":{"prompt_tokens":4,"total_tokens":4}}`, Usage{4, 0, true, false}, true},
-		"nested is other":  {`{"choices":[{"usage":{"prompt_tokens":4}}],"x":{"usage":{"prompt_tokens":4}}}`, Usage{}, true},
-		"spaced":           {"{ \"usage\" : { \"prompt_tokens\" : 4 } }\n", Usage{4, 0, true, false}, true},
-		"null":             {`{"usage":null}`, Usage{}, true},
-		"cut":              {`{"usage":{"prompt_tokens":4},"choices":[`, Usage{4, 0, true, false}, false},
-		"cut in a string":  {`{"usage":{"prompt_tokens":4},"x":"abc\"`, Usage{4, 0, true, false}, false},
-		"array":            {`[{"usage":{"prompt_tokens":4}}]`, Usage{}, false},
-		"two":              {`{"usage":{"prompt_tokens":4}}{}`, Usage{4, 0, true, false}, false},
-		"text":             {`hello`, Usage{}, false},
-		"nothing":          {``, Usage{}, false},
-		"usage as a value": {`{"a":"usage","b":{"prompt_tokens":4}}`, Usage{}, true},
-		"a long name":      {`{"` + strings.Repeat("usage", 20) + `":1,"usage":{"prompt_tokens":4}}`, Usage{4, 0, true, false}, true},
-		"a huge usage":     {`{"usage":{"x":"` + strings.Repeat("y", 2*maxUsage) + `","prompt_tokens":4}}`, Usage{}, true},
+		"chat":              {`{"id":"x","choices":[{"message":{"content":"a \"usage\":{\"prompt_tokens\":9} b"}}],"usage":{"prompt_tokens":4,"completion_tokens":6,"prompt_tokens_details":{"cached_tokens":1}},"prompt_logprobs":null}`, Usage{4, 6, true, true}, true},
+		"embeddings":        {`{"data":[{"embedding":[0.1,-2e-5]}],"usage":{"prompt_tokens":4,"total_tokens":4}}`, Usage{4, 0, true, false}, true},
+		"nested is other":   {`{"choices":[{"usage":{"prompt_tokens":4}}],"x":{"usage":{"prompt_tokens":4}}}`, Usage{}, true},
+		"spaced":            {"{ \"usage\" : { \"prompt_tokens\" : 4 } }\n", Usage{4, 0, true, false}, true},
+		"null":              {`{"usage":null}`, Usage{}, true},
+		"cut":               {`{"usage":{"prompt_tokens":4},"choices":[`, Usage{4, 0, true, false}, false},
+		"cut in a string":   {`{"usage":{"prompt_tokens":4},"x":"abc\"`, Usage{4, 0, true, false}, false},
+		"closed by another": {`{"usage":{"prompt_tokens":4}]`, Usage{4, 0, true, false}, false},
+		"array":             {`[{"usage":{"prompt_tokens":4}}]`, Usage{}, false},
+		"two":               {`{"usage":{"prompt_tokens":4}}{}`, Usage{4, 0, true, false}, false},
+		"text":              {`hello`, Usage{}, false},
+		"nothing":           {``, Usage{}, false},
+		"usage as a value":  {`{"a":"usage","b":{"prompt_tokens":4}}`, Usage{}, true},
+		"a long name":       {`{"` + strings.Repeat("usage", 20) + `":1,"usage":{"prompt_tokens":4}}`, Usage{4, 0, true, false}, true},
+		"a huge usage":      {`{"usage":{"x":"` + strings.Repeat("y", 2*maxUsage) + `","prompt_tokens":4}}`, Usage{}, true},
 	} {
 		for _, size := range []int{1, 7, len(tt.body) + 1} {
 			var b Body
