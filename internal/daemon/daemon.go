@@ -96,12 +96,14 @@ func (s Server) httpServer() *http.Server {
 		keepAlive = 2 * time.Minute
 	}
 	return &http.Server{
-		Handler:           s.Handler,
-		Protocols:         &protocols,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       keepAlive,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+		Handler:   s.Handler,
+		Protocols: &protocols,
+		// "OPTIONS *" is the handler's to refuse, too.
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            readHeaderTimeout,
+		IdleTimeout:                  keepAlive,
+		MaxHeaderBytes:               maxHeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}
 }
 
