@@ -93,8 +93,10 @@ func verdict(err error) (how outcome, status int, message string) {
 		return timedOut, http.StatusGatewayTimeout, "The model server fell silent in the middle of its answer."
 	case errors.Is(err, errCut):
 		return backendError, http.StatusBadGateway, "The model server's answer ended early."
+	case causeOf(err) == causeConnect:
+		return backendError, http.StatusBadGateway, "The model server could not be reached."
 	}
-	return backendError, http.StatusBadGateway, "The model server could not be reached."
+	return backendError, http.StatusBadGateway, "The model server broke the connection before it answered."
 }
 
 // causeOf names a backend's failure; "" for what is not the backend's.

@@ -84,18 +84,31 @@ func TestEngineErrorBeforeAnyToken(t *testing.T) {
 	}, sse(headers, role, time.Second, "data: "+body+"\n\n", done))
 }
 
-// One that it reports later passes through, and still counts.
+// One that it reports later passes through, and still counts. Nothing is added
+// to it: the client has been told, end mark or not.
 func TestEngineErrorWithinTheStream(t *testing.T) {
 	const event = "data: {\"error\": {\"message\": \"boom\", \"code\": 500}}\n\n"
-	inBubble(t, func(r *rig) {
-		resp, got := r.mustPost("/v1/chat/completions", ask)
-		if resp.StatusCode != 200 || got != role+token("a")+event+done {
-			t.Errorf("%d %q", resp.StatusCode, got)
-		}
-		r.want(1, "gateway_requests_total", "status", "2xx", "outcome", "backend_error")
-		r.want(1, "gateway_upstream_errors_total", "cause", causeStream)
-		r.want(0, "gateway_tokens_per_second_count")
-	}, sse(role, token("a"), event, done))
+	const delta = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n"
+	for name, tt := range map[string]struct{ path, stream string }{
+		"chat":             {"/v1/chat/completions", role + token("a") + event + done},
+		"chat, no [DONE]":  {"/v1/chat/completions", role + token("a") + event},
+		"responses":        {"/v1/responses", delta + event + done},
+		"responses failed": {"/v1/responses", delta + "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"message\":\"x\"}}}\n\n"},
+		"messages":         {"/v1/messages", "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"x\"}}\n\nevent: error\ndata: {\"type\":\"error\",\"error\":{\"message\":\"x\"}}\n\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				resp, got := r.mustPost(tt.path, ask)
+				if resp.StatusCode != 200 || got != tt.stream {
+					t.Errorf("%d %q; want %q", resp.StatusCode, got, tt.stream)
+				}
+				r.want(1, "gateway_requests_total", "status", "2xx", "outcome", "backend_error")
+				r.want(1, "gateway_upstream_errors_total", "cause", causeStream)
+				r.want(1, "gateway_upstream_errors_total")
+				r.want(0, "gateway_tokens_per_second_count")
+			}, sse(tt.stream[:len(tt.stream)/2], tt.stream[len(tt.stream)/2:]))
+		})
+	}
 }
 
 // Until the first token a failure has a true status.

@@ -83,9 +83,12 @@ func (m *meter) skip(piece []byte, whole bool, at time.Time) bool {
 	return fact.Extra
 }
 
-// whole reports whether a stream that the backend has closed was complete. Only
-// streams of a kind unknown here have no end mark that can be missed.
-func (m *meter) whole() bool { return m.ended || m.stream.Dialect == openai.Other }
+// whole reports whether a stream that the backend has closed was complete. An
+// error that the engine reports may be its last word, and streams of a kind
+// unknown here have no end mark that could be missed.
+func (m *meter) whole() bool {
+	return m.ended || m.failure != nil || m.stream.Dialect == openai.Other
+}
 
 // shortest is the span below which a stream's tokens have arrived together:
 // dividing by it would measure the network, and a single such value would spoil
