@@ -138,13 +138,22 @@ func skipValue(data []byte, i int) int {
 		return skipNested(data, i)
 	}
 	start := i
-	for i < len(data) && !bytes.ContainsRune([]byte(",]}: \t\r\n\"[{"), rune(data[i])) {
+	for i < len(data) && !ends(data[i]) {
 		i++
 	}
 	if i == start {
 		return -1
 	}
 	return i
+}
+
+// ends reports whether a byte ends a number or a word.
+func ends(c byte) bool {
+	switch c {
+	case ',', ']', '}', ':', ' ', '\t', '\r', '\n', '"', '[', '{':
+		return true
+	}
+	return false
 }
 
 func skipNested(data []byte, i int) int {

@@ -27,11 +27,14 @@ type Body struct {
 // Write never fails and never keeps p.
 func (b *Body) Write(p []byte) (int, error) {
 	for i := 0; i < len(p) && !b.notJSON; {
-		if b.inString && !b.escaped {
+		switch {
+		case b.inString && !b.escaped:
 			i += b.skipText(p[i:])
-			if i == len(p) {
-				break
-			}
+		case !b.inString && b.depth > 1 && !b.inUsage():
+			i += skipTo(p[i:], `"{}[]`)
+		}
+		if i == len(p) {
+			break
 		}
 		b.step(p[i])
 		i++
@@ -42,16 +45,21 @@ func (b *Body) Write(p []byte) (int, error) {
 // Whole reports whether the answer was one JSON object, to its last brace.
 func (b *Body) Whole() bool { return b.closed && !b.notJSON }
 
+// inUsage reports whether the member being read is the usage.
+func (b *Body) inUsage() bool { return string(b.name) == `"usage"` }
+
+// skipTo gives the index of the first of chars in p, or the end of p.
+func skipTo(p []byte, chars string) int {
+	if n := bytes.IndexAny(p, chars); n >= 0 {
+		return n
+	}
+	return len(p)
+}
+
 // skipText passes over a string's plain characters, which is nearly all of
 // nearly every answer.
 func (b *Body) skipText(p []byte) int {
-	n := bytes.IndexByte(p, '"')
-	if n < 0 {
-		n = len(p)
-	}
-	if slash := bytes.IndexByte(p[:n], '\\'); slash >= 0 {
-		n = slash
-	}
+	n := skipTo(p, "\"\\")
 	b.keep(p[:n]...)
 	return n
 }
@@ -126,7 +134,7 @@ func (b *Body) close(c byte) {
 }
 
 func (b *Body) endMember() {
-	if string(b.name) == `"usage"` && len(b.value) > 0 && len(b.value) < maxUsage {
+	if b.inUsage() && len(b.value) > 0 && len(b.value) < maxUsage {
 		b.Usage.merge(b.value)
 	}
 	b.name, b.value, b.isKey = b.name[:0], b.value[:0], true
@@ -141,7 +149,7 @@ func (b *Body) keep(c ...byte) {
 		if room := 16 - len(b.name); room > 0 {
 			b.name = append(b.name, c[:min(room, len(c))]...)
 		}
-	case string(b.name) == `"usage"`:
+	case b.inUsage():
 		if room := maxUsage - len(b.value); room > 0 {
 			b.value = append(b.value, c[:min(room, len(c))]...)
 		}
