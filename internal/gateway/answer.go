@@ -27,23 +27,26 @@ type answer struct {
 	sent     time.Time     // when the backend was asked
 	ready    time.Time     // when there was something to send
 
-	stream *meter       // of a stream, else nil
-	usage  *openai.Body // of a JSON answer, else nil
-	closed bool
+	stream  *meter       // of a stream, else nil
+	usage   *openai.Body // of a JSON answer, else nil
+	upgrade bool         // a WebSocket was asked for
+	failed  bool         // was a stream, and became an error
+	closed  bool
 }
 
 // take begins with a head that has arrived.
 func (a *answer) take(resp *http.Response, asked bool) {
 	a.status, a.header, a.body = resp.StatusCode, endToEnd(resp.Header), resp.Body
 	a.unframed = resp.ContentLength < 0 && !slices.Contains(resp.TransferEncoding, "chunked")
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
+	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return
 	}
-	switch kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind {
-	case "text/event-stream":
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case kind == "text/event-stream" && a.status/100 == 2:
 		a.stream = newMeter(a.rec, asked)
 		a.header.Del("Content-Length")
-	case "application/json":
+	case kind == "application/json":
 		a.usage = &openai.Body{}
 	}
 }
@@ -54,10 +57,10 @@ func (a *answer) take(resp *http.Response, asked bool) {
 // told by a true status, or mended by another backend.
 func (a *answer) hold() error {
 	switch {
-	case a.status == http.StatusSwitchingProtocols && a.rec.route.path == realtimePath:
+	case a.status == http.StatusSwitchingProtocols && a.upgrade && a.header.Get("Sec-WebSocket-Accept") != "":
 		return nil
-	case a.status == http.StatusSwitchingProtocols:
-		return errCut // nobody asked for it
+	case a.status < 200:
+		return errMalformed // not asked for, or no status at all
 	case a.stream == nil:
 		return a.holdBytes()
 	}
@@ -90,7 +93,10 @@ func (a *answer) holdBytes() error {
 	if a.usage != nil {
 		a.usage.Write(a.held)
 	}
-	if err == io.EOF { // an answer without a body
+	switch {
+	case err == io.EOF && a.unframed && a.usage != nil:
+		return errCut // no JSON is empty
+	case err == io.EOF: // an answer without a body
 		return nil
 	}
 	return err
@@ -102,12 +108,12 @@ func (a *answer) become(f *openai.Failure) {
 	a.body.Close()
 	a.status, a.held, a.body = f.Status, f.Body, http.NoBody
 	a.header = http.Header{"Content-Type": {"application/json"}}
-	a.unframed = false
+	a.unframed, a.failed = false, true
 }
 
 // failedBy names the cause of an answer whose status is 5xx.
 func (a *answer) failedBy() string {
-	if a.stream != nil {
+	if a.failed {
 		return causeStream
 	}
 	return causeStatus
@@ -128,7 +134,7 @@ func (a *answer) close() {
 }
 
 // isStream reports whether the answer goes to the client as a stream.
-func (a *answer) isStream() bool { return a.stream != nil && a.status == http.StatusOK }
+func (a *answer) isStream() bool { return a.stream != nil && !a.failed }
 
 // writeHead sends status and headers.
 func (a *answer) writeHead(w *writer) {

@@ -32,7 +32,8 @@ type backend struct {
 type pool struct {
 	mu       sync.Mutex
 	backends []*backend
-	turn     int // where the search for the least loaded begins, so that equals share
+	models   map[string]bool // that some backend has listed; see maxKnown
+	turn     int             // where the search for the least loaded begins, so that equals share
 }
 
 // lease takes the backend with the least requests in flight, by our own count:
@@ -83,12 +84,23 @@ func (p *pool) set(b *backend, s state, trouble string) (news bool) {
 	return news
 }
 
-// setModels keeps what a backend lists and gives what it had not listed before.
+// maxKnown bounds the models that metrics know by name, over the life of the
+// process: adapters come and go, and series stay.
+const maxKnown = 256
+
+// setModels keeps what a backend lists, and gives those that metrics may call by
+// name from now on.
 func (p *pool) setModels(b *backend, models []string) (added []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.models == nil {
+		p.models = map[string]bool{}
+	}
 	for _, m := range models {
-		if !slices.Contains(b.models, m) {
+		if !p.models[m] && len(p.models) < maxKnown {
+			p.models[m] = true
+		}
+		if p.models[m] && !slices.Contains(b.models, m) {
 			added = append(added, m)
 		}
 	}
@@ -96,16 +108,16 @@ func (p *pool) setModels(b *backend, models []string) (added []string) {
 	return added
 }
 
-// lists reports whether any backend lists the model.
-func (p *pool) lists(model string) bool {
+// known reports whether some backend has listed the model.
+func (p *pool) known(model string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, b := range p.backends {
-		if slices.Contains(b.models, model) {
-			return true
-		}
-	}
-	return false
+	return p.models[model]
+}
+
+// fresh reports whether a backend that is up has not been tried.
+func (p *pool) fresh(tried []*backend) bool {
+	return slices.ContainsFunc(p.usable(), func(b *backend) bool { return !slices.Contains(tried, b) })
 }
 
 // usable gives the backends that are up.

@@ -297,8 +297,8 @@ func TestModels(t *testing.T) {
 		if _, got := r.mustGet("/v1/models"); got != both {
 			t.Errorf("one of them usable: %s", got)
 		}
-		r.backends[1].set(func(b *fakeVLLM) { b.sick = true })
-		time.Sleep(6 * time.Second)
+		r.backends[0].kill()
+		r.backends[1].kill()
 		if resp, _ := r.mustGet("/v1/models"); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("none of them usable: %d", resp.StatusCode)
 		}

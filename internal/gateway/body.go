@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,7 +9,9 @@ import (
 	"time"
 )
 
-// bodyTimeout is how long a request's body may take to arrive.
+// bodyTimeout is how long a request's body may take to arrive. ServeHTTP sets
+// it for every request, read or not: net/http reads the rest of a body that
+// nobody wanted before it answers.
 const bodyTimeout = time.Minute
 
 // readBody reads the whole body before anything else is done: the model must be
@@ -20,21 +21,29 @@ const bodyTimeout = time.Minute
 //
 // ctx is the request's; a drain that ends it ends the reading.
 func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max int64) (*payload, error) {
-	if len(r.TransferEncoding) > 0 {
+	http1 := r.ProtoMajor == 1 // in HTTP/2 "close" would end the other streams too
+	if http1 && len(r.TransferEncoding) > 0 {
 		// net/http drops a Content-Length that stands beside a Transfer-Encoding
 		// and goes on with the connection; RFC 9112 6.1 wants it closed.
 		w.Header().Set("Connection", "close")
 	}
 	if r.ContentLength > max {
-		w.Header().Set("Connection", "close")
+		if http1 {
+			w.Header().Set("Connection", "close")
+		}
 		return nil, bodyError(&http.MaxBytesError{Limit: max}, max)
 	}
 	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
-	defer context.AfterFunc(ctx, func() { rc.SetReadDeadline(time.Now()) })()
+	var door door
+	defer door.shut()
+	defer context.AfterFunc(ctx, func() {
+		door.through(func() { rc.SetReadDeadline(time.Now()) })
+	})()
 	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength)
 	if err != nil {
-		w.Header().Set("Connection", "close")
+		if http1 {
+			w.Header().Set("Connection", "close")
+		}
 		if errors.Is(context.Cause(ctx), errDraining) {
 			return nil, errDraining
 		}
@@ -44,15 +53,30 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 	return &payload{data: data}, nil
 }
 
-// readAll trusts an announced length only so far: memory is taken as bytes
-// arrive.
+// trusted is how much memory is taken on the word of a Content-Length alone.
+const trusted = 1 << 20
+
+// readAll takes memory as bytes arrive, and, once trusted bytes are here, for the
+// rest of the announced length at once: doubling would cost up to twice that.
 func readAll(r io.Reader, announced int64) ([]byte, error) {
-	var buf bytes.Buffer
-	if announced > 0 {
-		buf.Grow(int(min(announced, 64<<10)) + bytes.MinRead)
+	buf := make([]byte, 0, min(max(announced+1, 512), 64<<10))
+	for {
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			return buf, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(buf) == cap(buf) {
+			next := int64(2 * cap(buf))
+			if next > trusted && announced >= int64(cap(buf)) {
+				next = announced + 1
+			}
+			buf = append(make([]byte, 0, next), buf...)
+		}
 	}
-	_, err := buf.ReadFrom(r)
-	return buf.Bytes(), err
 }
 
 // payload is a request's body, kept for another attempt until an answer begins.
@@ -65,7 +89,12 @@ type payload struct {
 var errReleased = errors.New("the request body is no longer kept")
 
 // reader reads the payload from its beginning.
-func (p *payload) reader() io.ReadCloser { return &payloadReader{p: p} }
+func (p *payload) reader() io.ReadCloser {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent = false
+	return &payloadReader{p: p, size: len(p.data)}
+}
 
 // release forgets the bytes, unless they are still on their way: a stream may
 // go on for long after its prompt is of no more use here.
@@ -78,22 +107,24 @@ func (p *payload) release() {
 }
 
 type payloadReader struct {
-	p   *payload
-	off int
+	p         *payload
+	off, size int
 }
 
+// Read gives EOF by its own count: net/http asks for more once after the last
+// byte, and by then the payload may have been released.
 func (r *payloadReader) Read(b []byte) (int, error) {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
+	if r.off == r.size {
+		return 0, io.EOF
+	}
 	if r.off > len(r.p.data) {
 		return 0, errReleased
 	}
 	n := copy(b, r.p.data[r.off:])
-	if r.off += n; r.off == len(r.p.data) {
+	if r.off += n; r.off == r.size {
 		r.p.sent = true
-		if n == 0 {
-			return 0, io.EOF
-		}
 	}
 	return n, nil
 }

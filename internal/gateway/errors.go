@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
@@ -46,6 +47,9 @@ var (
 	errGone      = errors.New("the client left")
 	errStalled   = errors.New("the client stopped reading")
 	errDraining  = errors.New("the gateway is shutting down")
+	errMethod    = errors.New("this path does not take this method; the Allow header says which it takes")
+	errLeft      = errors.New("the client left before its request was whole")
+	errMalformed = errors.New("the backend's answer is not sound HTTP")
 	errTooLarge  = errors.New("the request body is too large")
 	errSlowBody  = errors.New("the request body did not arrive in time")
 	errBadBody   = errors.New("the request body is broken")
@@ -69,12 +73,28 @@ func blame(ctx context.Context, err error) error {
 	return errGone
 }
 
+// plain gives an error of the transport as it may be logged. What the net package
+// says names addresses and system errors; what net/http says of a malformed
+// answer quotes it.
+func plain(err error) error {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, errCut):
+		return err
+	}
+	return errMalformed
+}
+
 // verdict is what an error means for everybody: the client, metrics, the log.
 // message is for the client and names no addresses.
 func verdict(err error) (how outcome, status int, message string) {
 	switch {
 	case errors.Is(err, errGone), errors.Is(err, errStalled):
 		return cancelled, statusClientGone, err.Error()
+	case errors.Is(err, errLeft):
+		return cancelled, http.StatusBadRequest, err.Error()
+	case errors.Is(err, errMethod):
+		return clientError, http.StatusMethodNotAllowed, err.Error()
 	case errors.Is(err, errDraining):
 		return unavailable, http.StatusServiceUnavailable, "The gateway is shutting down. Try again."
 	case errors.Is(err, errNoBackend):
@@ -103,7 +123,7 @@ func verdict(err error) (how outcome, status int, message string) {
 func causeOf(err error) string {
 	var dial *net.OpError
 	switch {
-	case errors.Is(err, errFirstByte), errors.Is(err, errSilent):
+	case errors.Is(err, errFirstByte), errors.Is(err, errSilent), errors.Is(err, context.DeadlineExceeded):
 		return causeTimeout
 	case errors.Is(err, errCut):
 		return causeCut
@@ -123,8 +143,8 @@ func bodyError(err error, max int64) error {
 		return fmt.Errorf("%w: the limit is %d bytes", errTooLarge, max)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errSlowBody
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: it ended early", errBadBody)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return errLeft
 	}
 	return fmt.Errorf("%w: %v", errBadBody, err)
 }
@@ -133,7 +153,7 @@ func bodyError(err error, max int64) error {
 func (g *Gateway) refuse(rec *record, err error) {
 	how, status, message := verdict(err)
 	rec.fail(how, err)
-	if how == cancelled {
+	if status == statusClientGone {
 		rec.w.status = status // for the log; there is nobody to send it to
 		panic(http.ErrAbortHandler)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +29,8 @@ type call struct {
 	header http.Header
 	body   *payload
 	asked  bool // the gateway asked for usage
+	// upgrade: a WebSocket is asked for.
+	upgrade bool
 }
 
 // hopHeaders are a matter between two neighbours (RFC 9110 7.6.1).
@@ -57,12 +61,6 @@ func backendHeader(r *http.Request, id string) http.Header {
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // else net/http would invent one
 	}
-	// net/http sends a POST again on a fresh connection, if the pooled one was
-	// closed under it before a byte came back, only where this key is present;
-	// an empty list is not sent.
-	if _, ok := h["Idempotency-Key"]; !ok {
-		h["Idempotency-Key"] = nil
-	}
 	return h
 }
 
@@ -80,7 +78,12 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 	if c.body != nil && len(c.body.data) > 0 {
 		r.Body = c.body.reader()
 		r.ContentLength = int64(len(c.body.data))
-		r.GetBody = func() (io.ReadCloser, error) { return c.body.reader(), nil }
+		// With GetBody net/http takes another pooled connection where it has not
+		// written a byte yet. With this header as well it would send again what it
+		// has written, on every connection in the pool.
+		if c.header.Get("Idempotency-Key") == "" && c.header.Get("X-Idempotency-Key") == "" {
+			r.GetBody = func() (io.ReadCloser, error) { return c.body.reader(), nil }
+		}
 	}
 	return r.WithContext(ctx)
 }
@@ -118,7 +121,9 @@ func (g *Gateway) another(c *call, err error, tried []*backend) bool {
 	case causeConnect, causeReset, causeCut:
 		return true
 	}
-	return err == nil // an answer, with a status that asks for a retry
+	// An answer, with a status that asks for a retry: no reason to trade it for
+	// the refusal of a backend that is known to be down.
+	return err == nil && g.pool.fresh(tried)
 }
 
 // retryStatus: the backend did not take the request. (vLLM answers 503 when its
@@ -139,13 +144,16 @@ func (g *Gateway) attempt(rec *record, c *call, b *backend) (*answer, error) {
 	limit := time.AfterFunc(g.cfg.FirstByteTimeout, func() { cancel(errFirstByte) })
 	defer limit.Stop()
 
-	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, sent: sent}
-	resp, err := g.transport.RoundTrip(c.to(ctx, b))
+	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, sent: sent, upgrade: c.upgrade}
+	resp, err := g.send(ctx, c, b)
 	if err == nil {
 		a.take(resp, c.asked)
 		err = a.hold()
 	}
 	if err = blame(ctx, err); err != nil {
+		if ctx.Err() == nil {
+			err = plain(err)
+		}
 		a.close()
 		g.note(b, err)
 		return nil, err
@@ -155,6 +163,20 @@ func (g *Gateway) attempt(rec *record, c *call, b *backend) (*answer, error) {
 		g.metrics.upstreamErrors.WithLabelValues(b.name, a.failedBy()).Inc()
 	}
 	return a, nil
+}
+
+// send sends the call to a backend. If a pooled connection breaks before a byte
+// has come back, the backend may just have been closing it, so the call is sent
+// once more, on a connection of its own: once, so that a request which breaks
+// servers is not tried on every connection that there is.
+func (g *Gateway) send(ctx context.Context, c *call, b *backend) (*http.Response, error) {
+	var pooled atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { pooled.Store(i.Reused) }}
+	resp, err := g.transport.RoundTrip(c.to(httptrace.WithClientTrace(ctx, trace), b))
+	if err == nil || ctx.Err() != nil || !pooled.Load() || causeOf(err) != causeReset {
+		return resp, err
+	}
+	return g.unpooled.RoundTrip(c.to(ctx, b))
 }
 
 // note counts a backend's failure. A connection that was refused is a server

@@ -13,6 +13,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,6 +33,7 @@ type Gateway struct {
 	metrics   *metrics
 	scrape    http.Handler
 	transport *http.Transport
+	unpooled  *http.Transport // the same, with a connection for each request
 
 	running  running
 	draining atomic.Bool
@@ -51,6 +53,8 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
 	}
 	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), transport: newTransport(cfg)}
+	g.unpooled = newTransport(cfg)
+	g.unpooled.DisableKeepAlives = true
 	g.scrape = g.metrics.handler()
 	g.life, g.end = context.WithCancelCause(context.Background())
 	var watching context.Context
@@ -82,6 +86,9 @@ func newTransport(cfg Config) *http.Transport {
 
 // ServeHTTP is the whole list of what can be reached.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	rc.SetWriteDeadline(time.Time{}) // an earlier request on the connection may have set one
 	path := r.URL.EscapedPath()
 	switch path {
 	case "/health":
@@ -97,25 +104,17 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		openai.NewError(http.StatusNotFound, "This path is not served here.").WriteTo(w)
 		return
 	}
-	if r.Method != rt.method && r.Method != http.MethodOptions {
-		methodNotAllowed(w, rt.method+", OPTIONS")
-		return
-	}
 	g.serve(w, r, rt)
 }
 
 // own serves one of the gateway's own paths.
 func (g *Gateway) own(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		methodNotAllowed(w, "GET, HEAD")
+		w.Header().Set("Allow", "GET, HEAD")
+		openai.NewError(http.StatusMethodNotAllowed, errMethod.Error()).WriteTo(w)
 		return
 	}
 	serve(w, r)
-}
-
-func methodNotAllowed(w http.ResponseWriter, allow string) {
-	w.Header().Set("Allow", allow)
-	openai.NewError(http.StatusMethodNotAllowed, "This path takes "+allow+" only.").WriteTo(w)
 }
 
 // serve is the way of a request, top to bottom.
@@ -127,8 +126,13 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	defer cancel(nil)
 	defer context.AfterFunc(g.life, func() { cancel(errDraining) })()
 
-	if g.draining.Load() {
+	switch {
+	case g.draining.Load():
 		g.refuse(rec, errDraining)
+		return
+	case r.Method != rt.method && r.Method != http.MethodOptions:
+		w.Header().Set("Allow", rt.method+", OPTIONS")
+		g.refuse(rec, errMethod)
 		return
 	}
 	c, err := g.call(ctx, rec, r)
@@ -140,7 +144,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 		g.upgrade(rec, c, r)
 		return
 	}
-	if rt.path == modelsPath && len(g.pool.backends) > 1 {
+	if rt.path == modelsPath && r.Method == http.MethodGet && len(g.pool.backends) > 1 {
 		g.serveModels(rec, c)
 		return
 	}
@@ -192,8 +196,25 @@ func (g *Gateway) abort(rec *record, a *answer, err error) {
 	if cause := causeOf(err); cause != "" {
 		g.metrics.upstreamErrors.WithLabelValues(a.backend.name, cause).Inc()
 	}
-	if a.isStream() && how != cancelled {
-		a.fail(rec.w, err)
+	if rec.http10 && !a.isStream() {
+		reset(rec.w)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// reset breaks a connection so that the client cannot miss it. An HTTP/1.0 body
+// of unknown length ends with the connection, so closing it, which is what
+// ErrAbortHandler does, would pass a part off as the whole.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	conn.Close()
 }

@@ -95,14 +95,10 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxModels))
-	if err != nil {
-		return nil, err
-	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %d", path, resp.StatusCode)
 	}
-	return body, nil
+	return io.ReadAll(io.LimitReader(resp.Body, maxModels))
 }
 
 func (g *Gateway) setUp(b *backend) {

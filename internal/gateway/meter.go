@@ -34,21 +34,21 @@ func newMeter(rec *record, asked bool) *meter {
 func (m *meter) read(at time.Time) (out []byte) {
 	gap := false // a piece was left out: what follows does not adjoin out
 	for {
-		piece, whole := m.events.Next()
-		if piece == nil {
+		p := m.events.Next()
+		if p.Bytes == nil {
 			return out
 		}
-		if m.skip(piece, whole, at) {
+		if m.skip(p, at) {
 			gap = out != nil
 			continue
 		}
 		switch {
 		case out == nil:
-			out = piece
+			out = p.Bytes
 		case gap:
-			out = append(out[:len(out):len(out)], piece...)
+			out = append(out[:len(out):len(out)], p.Bytes...)
 		default:
-			out = out[:len(out)+len(piece)] // pieces lie end to end
+			out = out[:len(out)+len(p.Bytes)] // pieces lie end to end
 		}
 	}
 }
@@ -56,23 +56,20 @@ func (m *meter) read(at time.Time) (out []byte) {
 // rest gives what stands after the last empty line of a stream that has ended,
 // if that is for the client: a server may leave the last empty line out.
 func (m *meter) rest(at time.Time) []byte {
-	piece := m.events.Rest()
-	if len(piece) == 0 || m.skip(piece, !m.events.Open(), at) {
+	p := m.events.Rest()
+	if len(p.Bytes) == 0 || m.skip(p, at) {
 		return nil
 	}
-	return piece
+	return p.Bytes
 }
 
 // skip notes what a piece says, and reports whether it is not for the client.
-func (m *meter) skip(piece []byte, whole bool, at time.Time) bool {
-	fact := openai.Fact{Token: true} // what is too long to look into is no small talk
-	if whole {
-		fact = m.stream.Read(piece)
-	}
+func (m *meter) skip(p openai.Piece, at time.Time) bool {
+	fact := m.stream.Read(p)
 	if fact.Token && m.first.IsZero() {
 		m.first, m.last = at, at
 		m.rec.firstToken(at)
-	} else if (fact.Token || fact.Finish) && !m.first.IsZero() && whole {
+	} else if (fact.Token || fact.Finish) && !m.first.IsZero() {
 		m.gaps.Observe(at.Sub(m.last).Seconds())
 		m.last = at
 	}

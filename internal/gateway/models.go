@@ -14,6 +14,9 @@ import (
 // with the client's own headers, so a key that vLLM wants still decides.
 func (g *Gateway) serveModels(rec *record, c *call) {
 	backends := g.pool.usable()
+	if len(backends) == 0 {
+		backends = g.pool.backends // as on every other path
+	}
 	answers := make([]*modelList, len(backends))
 	var wg sync.WaitGroup
 	for i, b := range backends {
@@ -38,10 +41,7 @@ func (g *Gateway) serveModels(rec *record, c *call) {
 		}
 		rec.w.WriteHeader(refusal.status)
 		rec.w.Write(refusal.body)
-		rec.outcome = clientError
-		if refusal.status >= 500 {
-			rec.outcome = backendError
-		}
+		rec.outcome = outcomeOf(refusal.status)
 	default:
 		g.refuse(rec, errNoBackend)
 	}
@@ -61,6 +61,9 @@ func (g *Gateway) askModels(c *call, b *backend) *modelList {
 	resp, err := g.transport.RoundTrip(c.to(ctx, b))
 	if err == nil {
 		defer resp.Body.Close()
+		if resp.StatusCode < 200 {
+			return nil
+		}
 		var body []byte
 		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxModels)); err == nil {
 			return &modelList{resp.StatusCode, endToEnd(resp.Header), body}
@@ -85,13 +88,16 @@ func union(answers []*modelList) (body []byte, refusal *modelList) {
 		if a == nil {
 			continue
 		}
-		var list struct {
-			Data []json.RawMessage `json:"data"`
-		}
-		if a.status != http.StatusOK || json.Unmarshal(a.body, &list) != nil {
+		if a.status != http.StatusOK {
 			if refusal == nil {
 				refusal = a
 			}
+			continue
+		}
+		var list struct {
+			Data []json.RawMessage `json:"data"`
+		}
+		if json.Unmarshal(a.body, &list) != nil {
 			continue
 		}
 		listed = true

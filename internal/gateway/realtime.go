@@ -21,6 +21,7 @@ func (g *Gateway) upgrade(rec *record, c *call, r *http.Request) {
 		g.refuse(rec, errUpgrade)
 		return
 	}
+	c.upgrade = true
 	c.header.Set("Connection", "Upgrade")
 	c.header.Set("Upgrade", "websocket")
 	a, err := g.forward(rec, c)
@@ -37,7 +38,8 @@ func (g *Gateway) upgrade(rec *record, c *call, r *http.Request) {
 		return
 	}
 	if err := a.join(rec.w); err != nil {
-		rec.fail(backendError, err)
+		how, _, _ := verdict(err)
+		rec.fail(how, err)
 		return
 	}
 	rec.outcome = ok
@@ -68,9 +70,30 @@ func (a *answer) join(w *writer) error {
 		defer close(sent)
 		copyClose(upstream, clientReader(client, buffered.Reader))
 	}()
-	copyClose(client, upstream)
+	fromBackend := &reader{Reader: upstream}
+	copyClose(client, fromBackend)
 	<-sent
+	switch {
+	case a.ctx.Err() != nil:
+		return blame(a.ctx, a.ctx.Err())
+	case fromBackend.err != nil && fromBackend.err != io.EOF && !errors.Is(fromBackend.err, net.ErrClosed):
+		return errCut // closed is what we did ourselves, when the client left
+	}
 	return nil
+}
+
+// reader remembers why reading ended.
+type reader struct {
+	io.Reader
+	err error
+}
+
+func (r *reader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if err != nil {
+		r.err = err
+	}
+	return n, err
 }
 
 // switchProtocols sends the backend's 101 to the client.

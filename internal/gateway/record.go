@@ -17,6 +17,8 @@ type record struct {
 	route route
 	id    string
 	start time.Time
+	// http10: the client cannot tell a cut body from a whole one by its framing.
+	http10 bool
 
 	model   string // as the client named it
 	label   string // the same, if a backend lists it; never a client's invention
@@ -43,7 +45,7 @@ const otherModel = "other"
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
 	g.metrics.queueDepth.Inc()
-	rec := &record{g: g, w: &writer{ResponseWriter: w}, route: rt, start: time.Now(), outcome: internal}
+	rec := &record{g: g, w: &writer{ResponseWriter: w}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
 	w.Header().Set("X-Request-Id", rec.id)
 	return rec
@@ -53,7 +55,7 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *recor
 func (rec *record) name(model string) {
 	rec.model = model
 	switch {
-	case model == "", rec.g.pool.lists(model):
+	case model == "", rec.g.pool.known(model):
 		rec.label = model
 	default:
 		rec.label = otherModel
@@ -97,16 +99,23 @@ func (rec *record) finish(a *answer) {
 	case a.isStream() && a.stream.failure != nil:
 		rec.g.metrics.upstreamErrors.WithLabelValues(a.backend.name, causeStream).Inc()
 		rec.fail(backendError, errInStream)
-	case a.status >= 500:
-		rec.outcome = backendError
-	case a.status >= 400:
-		rec.outcome = clientError
 	default:
-		rec.outcome = ok
+		rec.outcome = outcomeOf(a.status)
 		if a.isStream() {
 			a.stream.finish()
 		}
 	}
+}
+
+// outcomeOf is the outcome of an answer that was relayed whole.
+func outcomeOf(status int) outcome {
+	switch {
+	case status >= 500:
+		return backendError
+	case status >= 400:
+		return clientError
+	}
+	return ok
 }
 
 func (rec *record) end() {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,12 +13,25 @@ import (
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
+// lastWords is how long a client has to take what is said to it at the end: an
+// error event, or the rest of a stream whose drain is over.
+const lastWords = time.Second
+
 // relay sends the answer to the client as it arrives and returns when it has
-// ended. After an error the client has not got all of it.
+// ended. After an error the client has not got all of it, and knows.
 func (a *answer) relay(w *writer) error {
 	dog := a.watchdog(w)
 	defer dog.stop()
-	a.writeHead(w)
+	defer context.AfterFunc(a.g.life, dog.hurry)()
+	err := a.relayAll(dog)
+	if err != nil && a.isStream() {
+		a.fail(dog, err)
+	}
+	return err
+}
+
+func (a *answer) relayAll(dog *watchdog) error {
+	a.writeHead(dog.w)
 	if err := dog.write(a.held, true); err != nil {
 		return err
 	}
@@ -78,7 +92,7 @@ func (a *answer) relayBytes(dog *watchdog) error {
 		case a.unframed && a.usage != nil && !a.usage.Whole():
 			return errCut
 		default:
-			return nil
+			return dog.flush() // while somebody watches; net/http would, but without end
 		}
 	}
 }
@@ -95,13 +109,17 @@ func (a *answer) cut(err error) error {
 
 // fail tells the client, in the stream, that the stream has failed: its status
 // has been sent, and an end that looks clean would be a lie.
-func (a *answer) fail(w *writer, err error) {
-	_, status, message := verdict(err)
-	if a.stream.events.Open() {
-		io.WriteString(w, "\n\n") // ends the half event
+func (a *answer) fail(dog *watchdog, err error) {
+	how, status, message := verdict(err)
+	if how == cancelled {
+		return
 	}
-	w.Write(a.stream.stream.Dialect.ErrorEvent(openai.NewError(status, message)))
-	http.NewResponseController(w).Flush()
+	dog.hurry()
+	if a.stream.events.Open() {
+		io.WriteString(dog.w, "\n\n") // ends the half event
+	}
+	dog.w.Write(a.stream.stream.Dialect.ErrorEvent(openai.NewError(status, message)))
+	dog.rc.Flush()
 }
 
 // watchdog ends an answer that no longer moves, whichever side it is that
@@ -113,6 +131,7 @@ type watchdog struct {
 	timer   *time.Timer
 	limit   time.Duration
 	writing atomic.Bool
+	door    door
 }
 
 func (a *answer) watchdog(w *writer) *watchdog {
@@ -122,18 +141,26 @@ func (a *answer) watchdog(w *writer) *watchdog {
 }
 
 func (d *watchdog) bite() {
-	if d.writing.Load() {
-		d.a.cancel(errStalled)
-		d.rc.SetWriteDeadline(time.Now()) // ends the write that hangs
+	if !d.writing.Load() {
+		d.a.cancel(errSilent)
 		return
 	}
-	d.a.cancel(errSilent)
+	d.a.cancel(errStalled)
+	d.door.through(func() { d.rc.SetWriteDeadline(time.Now()) }) // ends the write that hangs
+}
+
+// hurry leaves the client lastWords to take what is still to be said.
+func (d *watchdog) hurry() {
+	d.door.through(func() { d.rc.SetWriteDeadline(time.Now().Add(lastWords)) })
 }
 
 // pat: something moved.
 func (d *watchdog) pat() { d.timer.Reset(d.limit) }
 
-func (d *watchdog) stop() { d.timer.Stop() }
+func (d *watchdog) stop() {
+	d.timer.Stop()
+	d.door.shut()
+}
 
 // write sends bytes to the client. It fails only if the client is gone, or does
 // not read.
@@ -141,11 +168,20 @@ func (d *watchdog) write(p []byte, flush bool) error {
 	if len(p) == 0 {
 		return nil
 	}
+	return d.send(func() error {
+		_, err := d.w.Write(p)
+		if err == nil && flush {
+			err = d.rc.Flush()
+		}
+		return err
+	})
+}
+
+func (d *watchdog) flush() error { return d.send(d.rc.Flush) }
+
+func (d *watchdog) send(what func() error) error {
 	d.writing.Store(true)
-	_, err := d.w.Write(p)
-	if err == nil && flush {
-		err = d.rc.Flush()
-	}
+	err := what()
 	d.writing.Store(false)
 	d.pat()
 	if err != nil {

@@ -364,7 +364,7 @@ func TestWebSocketDrain(t *testing.T) {
 	}, func(w http.ResponseWriter, req *http.Request) {
 		conn, _, _ := http.NewResponseController(w).Hijack()
 		defer conn.Close()
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: yes\r\n\r\n")
 		io.Copy(io.Discard, conn)
 	})
 }

@@ -10,7 +10,7 @@ var chunk = []byte(`data: {"id":"chatcmpl-XCVYEISBQXLQ53PMY2GJEBKUKC","object":"
 // Every event of every stream is looked at: it costs no garbage.
 func TestReadDoesNotAllocate(t *testing.T) {
 	s := Stream{Dialect: Chat, Asked: true}
-	if n := testing.AllocsPerRun(1000, func() { s.Read(chunk) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { s.Read(Piece{chunk, true, true}) }); n != 0 {
 		t.Errorf("%v allocations an event; want 0", n)
 	}
 	var e Events
@@ -29,7 +29,7 @@ func BenchmarkRead(b *testing.B) {
 	b.SetBytes(int64(len(chunk)))
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Read(chunk)
+		s.Read(Piece{chunk, true, true})
 	}
 }
 

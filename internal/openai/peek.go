@@ -45,6 +45,9 @@ func Peek(body []byte) Request {
 	return r
 }
 
+// maxParts bounds the work of PeekForm; forms of this API have a dozen fields.
+const maxParts = 100
+
 // PeekForm looks into a multipart body, which is what the audio paths take.
 func PeekForm(body []byte, contentType string) Request {
 	var r Request
@@ -53,7 +56,7 @@ func PeekForm(body []byte, contentType string) Request {
 		return r
 	}
 	form := multipart.NewReader(bytes.NewReader(body), params["boundary"])
-	for {
+	for range maxParts {
 		part, err := form.NextRawPart()
 		if err != nil {
 			return r
@@ -72,6 +75,7 @@ func PeekForm(body []byte, contentType string) Request {
 			r.Stream = string(value) == "true"
 		}
 	}
+	return r
 }
 
 // AskForUsage gives the body with stream_options.include_usage set to true and

@@ -42,30 +42,38 @@ func (e *Events) Fill(r io.Reader) error {
 	return err
 }
 
-// Next gives the next piece of what was read: an event with its empty line, and
-// whole is true; or, of an event longer than MaxEvent, a part. nil: read on.
-func (e *Events) Next() (piece []byte, whole bool) {
+// Piece is a stretch of a stream: an event with its empty line, or, of an event
+// longer than MaxEvent, a part of it.
+type Piece struct {
+	Bytes []byte
+	// First and Last: the piece begins an event, and ends it. An event in one
+	// piece has both.
+	First, Last bool
+}
+
+// Next gives the next piece of what was read; one without bytes: read on.
+func (e *Events) Next() Piece {
 	unread := e.buf[e.start:e.end]
+	first := !e.open
 	if n := eventEnd(unread, e.searched); n > 0 {
-		whole = !e.open
 		e.open = false
 		e.start += n
 		e.searched = 0
-		return unread[:n], whole
+		return Piece{unread[:n], first, true}
 	}
 	e.searched = max(0, len(unread)-tail)
 	if len(unread) > MaxEvent || e.open && len(unread) > tail {
 		e.open = true
 		e.start = e.end - tail
 		e.searched = 0
-		return unread[:len(unread)-tail], false
+		return Piece{unread[:len(unread)-tail], first, false}
 	}
-	return nil, false
+	return Piece{}
 }
 
 // Rest is what was read and not given: at the end of a stream, an event without
 // its empty line, or the first half of one.
-func (e *Events) Rest() []byte { return e.buf[e.start:e.end] }
+func (e *Events) Rest() Piece { return Piece{e.buf[e.start:e.end], !e.open, true} }
 
 // Open reports whether part of a long event was given and its end was not.
 func (e *Events) Open() bool { return e.open }

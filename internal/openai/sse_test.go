@@ -14,18 +14,18 @@ func cut(r io.Reader) (pieces []string, rest string) {
 	for {
 		err := e.Fill(r)
 		for {
-			piece, whole := e.Next()
-			if piece == nil {
+			piece := e.Next()
+			if piece.Bytes == nil {
 				break
 			}
 			mark := ""
-			if !whole {
+			if !piece.First || !piece.Last {
 				mark = "…"
 			}
-			pieces = append(pieces, string(piece)+mark)
+			pieces = append(pieces, string(piece.Bytes)+mark)
 		}
 		if err != nil {
-			return pieces, string(e.Rest())
+			return pieces, string(e.Rest().Bytes)
 		}
 	}
 }
@@ -72,12 +72,12 @@ func TestLongEvent(t *testing.T) {
 		var last string
 		for err := error(nil); err == nil; {
 			err = e.Fill(r)
-			for piece, whole := e.Next(); piece != nil; piece, whole = e.Next() {
-				out.Write(piece)
-				last = string(piece)
-				if whole != (last == "data: next\n\n") {
-					t.Errorf("end %q: piece of %d bytes, whole = %v", end, len(piece), whole)
+			for p := e.Next(); p.Bytes != nil; p = e.Next() {
+				if p.First != (out.Len() == 0 || out.Len() == len(long+end)) || p.Last != (out.Len()+len(p.Bytes) == len(long+end) || out.Len()+len(p.Bytes) == len(stream)) {
+					t.Errorf("end %q: piece of %d bytes at %d, %v %v", end, len(p.Bytes), out.Len(), p.First, p.Last)
 				}
+				out.Write(p.Bytes)
+				last = string(p.Bytes)
 			}
 		}
 		if out.String() != stream || last != "data: next\n\n" {
@@ -130,7 +130,7 @@ func FuzzEvents(f *testing.F) {
 			s := Stream{Dialect: d, Asked: true}
 			for _, event := range whole {
 				before := strings.Clone(event)
-				fact := s.Read([]byte(event))
+				fact := s.Read(Piece{[]byte(event), true, true})
 				if event != before {
 					t.Fatalf("Read changed the event")
 				}

@@ -26,7 +26,9 @@ type Stream struct {
 	// Usage is what the stream has said of its cost so far.
 	Usage Usage
 
-	forced bool // the server puts usage on every chunk, asked or not
+	forced bool   // the server puts usage on every chunk, asked or not
+	kind   string // of the long event that is passing
+	tail   []byte // its last bytes
 }
 
 // Fact is what one event says.
@@ -54,8 +56,15 @@ type Failure struct {
 	Body []byte
 }
 
-// Read says what an event means. It never keeps the event.
-func (s *Stream) Read(event []byte) Fact {
+// Read says what a piece of the stream means. It never keeps the piece.
+func (s *Stream) Read(p Piece) Fact {
+	if p.First && p.Last {
+		return s.readEvent(p.Bytes)
+	}
+	return s.readPart(p)
+}
+
+func (s *Stream) readEvent(event []byte) Fact {
 	payload := bytes.TrimSpace(data(event))
 	if len(payload) == 0 {
 		return Fact{}
@@ -77,7 +86,7 @@ func (s *Stream) Read(event []byte) Fact {
 func (s *Stream) readChoices(payload []byte) Fact {
 	fact := Fact{Token: s.Dialect == Other}
 	var usage []byte
-	bare := false // choices is there, and empty
+	bare := true // no choices, or none in it
 	o, ok := openObject(payload)
 	for ok {
 		var m member

@@ -67,7 +67,7 @@ func TestStreamRead(t *testing.T) {
 		"other: error":                {Other, `{"error":{"message":"x","code":400}}`, Fact{Failure: &Failure{Status: 400}}},
 	} {
 		s := Stream{Dialect: tt.dialect}
-		got := s.Read([]byte("event: any\ndata: " + tt.data + "\n\n"))
+		got := s.readEvent([]byte("event: any\ndata: " + tt.data + "\n\n"))
 		status := func(f Fact) int {
 			if f.Failure == nil {
 				return 0
@@ -83,7 +83,7 @@ func TestStreamRead(t *testing.T) {
 	}
 	for _, d := range []Dialect{Other, Chat, Completions, Responses, Messages} {
 		s := Stream{Dialect: d}
-		if got := s.Read([]byte(": keep-alive\n\n")); got != (Fact{}) {
+		if got := s.readEvent([]byte(": keep-alive\n\n")); got != (Fact{}) {
 			t.Errorf("dialect %d: a comment says %+v; want nothing", d, got)
 		}
 	}
@@ -110,7 +110,7 @@ func TestExtraUsageChunk(t *testing.T) {
 		s := Stream{Dialect: Chat, Asked: tt.asked}
 		var fact Fact
 		for _, e := range tt.events {
-			fact = s.Read([]byte(e))
+			fact = s.readEvent([]byte(e))
 		}
 		if fact.Extra != tt.want {
 			t.Errorf("%s: Extra = %v; want %v", name, fact.Extra, tt.want)
@@ -136,7 +136,7 @@ func TestStreamUsage(t *testing.T) {
 	} {
 		s := Stream{Dialect: tt.dialect}
 		for _, e := range tt.events {
-			s.Read([]byte("data: " + e + "\n\n"))
+			s.readEvent([]byte("data: " + e + "\n\n"))
 		}
 		if s.Usage != tt.want {
 			t.Errorf("%s: %+v; want %+v", name, s.Usage, tt.want)
@@ -148,7 +148,7 @@ func TestErrorEventIsReadAsFailure(t *testing.T) {
 	for _, d := range []Dialect{Other, Chat, Completions, Responses, Messages} {
 		event := d.ErrorEvent(NewError(502, `it said "no"`))
 		s := Stream{Dialect: d}
-		fact := s.Read(event)
+		fact := s.readEvent(event)
 		if fact.Failure == nil || fact.End || !strings.HasSuffix(string(event), "\n\n") {
 			t.Errorf("dialect %d: %q is read as %+v; want a failure and no end", d, event, fact)
 		}
