@@ -111,6 +111,25 @@ func (a *answer) become(f *openai.Failure) {
 	a.unframed, a.failed = false, true
 }
 
+// maxKept and keepWithin bound what is kept of an answer for which another
+// backend is tried.
+const (
+	maxKept    = 64 << 10 // bytes
+	keepWithin = time.Second
+)
+
+// keep reads a small answer to its end, so that it can still be given once its
+// backend is released. It reports whether it is whole.
+func (a *answer) keep() bool {
+	limit := time.AfterFunc(keepWithin, func() { a.cancel(errSilent) })
+	defer limit.Stop()
+	rest, err := io.ReadAll(io.LimitReader(a.body, maxKept))
+	a.held = append(a.held, rest...)
+	a.body.Close()
+	a.body = http.NoBody
+	return err == nil && len(rest) < maxKept && a.stream == nil
+}
+
 // failedBy names the cause of an answer whose status is 5xx.
 func (a *answer) failedBy() string {
 	if a.failed {

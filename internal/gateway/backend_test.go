@@ -89,6 +89,84 @@ func TestTriesAreBounded(t *testing.T) {
 	}, status(503), status(503), status(503))
 }
 
+// A refusal that says when to come again is not traded for the news that the
+// other backend is gone.
+func TestRefusalOutlivesADeadBackend(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.backends[1].kill()
+		for range 2 { // not known to be down, and known
+			resp, body := r.mustPost("/v1/chat/completions", ask)
+			if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "7" || !strings.Contains(body, "from the backend") {
+				t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+			}
+		}
+		r.want(1, "gateway_retries_total")
+		r.want(2, "gateway_requests_total", "outcome", "backend_error", "status", "5xx")
+	}, func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		status(503)(w, req)
+	}, named("x"))
+}
+
+// A request that breaks its connection is sent once more at most, however many
+// idle connections there are.
+func TestOneMoreTryOnAFreshConnection(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		ended := make(chan bool)
+		for range 50 {
+			go func() {
+				r.mustPost("/v1/chat/completions", ask, "Mode", "slow")
+				ended <- true
+			}()
+		}
+		for range 50 {
+			<-ended
+		}
+		before := len(r.backends[0].requests())
+		for _, header := range []string{"X-Nothing", "Idempotency-Key"} {
+			if resp, _ := r.mustPost("/v1/chat/completions", ask, header, "1", "Mode", "break"); resp.StatusCode != 502 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+		}
+		if n := len(r.backends[0].requests()) - before; n != 4 {
+			t.Errorf("two such requests were sent %d times; want 4", n)
+		}
+		r.backends[0].srv.SetKeepAlivesEnabled(false) // from here on every connection is fresh
+		time.Sleep(time.Minute)
+		r.mustPost("/v1/chat/completions", ask, "Mode", "break")
+		if n := len(r.backends[0].requests()) - before; n != 5 {
+			t.Errorf("on a fresh connection it was sent %d times; want once", n-4)
+		}
+		r.want(3, "gateway_upstream_errors_total")
+	}, func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Mode") == "break" {
+			panic(http.ErrAbortHandler)
+		}
+		play(w, req, []any{time.Second, "x"})
+	})
+}
+
+// Adapters come and go; the series of metrics do not pile up.
+func TestKnownModelsAreBounded(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		for round := range 10 {
+			var models []string
+			for i := range 100 {
+				models = append(models, fmt.Sprintf("adapter-%d-%d", round, i))
+			}
+			r.backends[0].set(func(b *fakeVLLM) { b.models = models })
+			time.Sleep(6 * time.Second)
+		}
+		if n := len(r.g.pool.models); n != maxKnown {
+			t.Errorf("%d models are known; want %d", n, maxKnown)
+		}
+		r.mustPost("/v1/chat/completions", `{"model":"adapter-9-99"}`)
+		r.mustPost("/v1/chat/completions", `{"model":"adapter-0-99"}`)
+		r.want(1, "gateway_requests_total", "model", "other")
+		r.want(1, "gateway_requests_total", "model", "adapter-0-99")
+	}, answer200("application/json", `{}`))
+}
+
 // With one backend its 503 is the answer.
 func TestOneBackendsRefusalIsPassedOn(t *testing.T) {
 	inBubble(t, func(r *rig) {
@@ -365,6 +443,26 @@ func TestDrain(t *testing.T) {
 		}
 		r.want(1, "gateway_requests_total", "outcome", "unavailable")
 	}, sse(role, token("a"), 10*time.Second, stop, done))
+}
+
+// A client that reads nothing does not keep the process alive.
+func TestDrainWithAStalledClient(t *testing.T) {
+	flood := strings.Repeat(token(strings.Repeat("z", 1000)), 2000)
+	inBubble(t, func(r *rig) {
+		resp, err := r.post("/v1/chat/completions", ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		time.Sleep(time.Second)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
+		defer cancel()
+		r.g.Drain(ctx)
+		if took := time.Since(start); took != 31*time.Second {
+			t.Errorf("drained after %v; want 31s", took)
+		}
+	}, sse(role, flood, hang))
 }
 
 // What has not ended by then is told, and its backend let go.

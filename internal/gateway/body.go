@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
@@ -46,6 +47,9 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 		}
 		if errors.Is(context.Cause(ctx), errDraining) {
 			return nil, errDraining
+		}
+		if ctx.Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, errLeft
 		}
 		return nil, bodyError(err, max)
 	}

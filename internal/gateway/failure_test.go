@@ -208,6 +208,44 @@ func unframed(raw string) http.HandlerFunc {
 	}
 }
 
+// The error event waits for no client either, just where its buffers are full.
+func TestErrorEventForAStalledClient(t *testing.T) {
+	for missing := 0; missing < 1200; missing += 100 {
+		flood := token(strings.Repeat("z", inFlight-missing))
+		inBubble(t, func(r *rig) {
+			resp, err := r.post("/v1/chat/completions", ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			time.Sleep(6 * time.Minute)
+			r.want(0, "gateway_queue_depth")
+		}, sse(flood, time.Second, abort))
+	}
+}
+
+// inFlight is what memnet holds between gateway and client, and the client's own
+// buffer.
+const inFlight = 256<<10 + 4<<10
+
+// A body of known length is watched to its last byte, which net/http would write
+// once nobody looks any more.
+func TestStalledAtTheLastBytes(t *testing.T) {
+	body := strings.Repeat("z", inFlight+2<<10)
+	inBubble(t, func(r *rig) {
+		resp, err := r.post("/v1/embeddings", `{"model":"tiny"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		time.Sleep(6 * time.Minute)
+		r.want(1, "gateway_requests_total", "outcome", "cancelled")
+	}, func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		io.WriteString(w, body)
+	})
+}
+
 // A client that no longer reads holds a backend only so long.
 func TestStalledClient(t *testing.T) {
 	flood := strings.Repeat(token(strings.Repeat("z", 1000)), 2000)

@@ -93,6 +93,7 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 // it is closed.
 func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 	var tried []*backend
+	var refusal *answer // of the first backend; says more than that the second is gone
 	for {
 		b := g.lease(tried...)
 		a, err := g.attempt(rec, c, b)
@@ -101,9 +102,16 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 		}
 		tried = append(tried, b)
 		if !g.another(c, err, tried) {
+			if err != nil && refusal != nil && c.ctx.Err() == nil {
+				rec.backend = refusal.backend.name
+				return refusal, nil
+			}
 			return a, err
 		}
 		if a != nil {
+			if a.keep() {
+				refusal = a
+			}
 			a.close()
 		}
 		g.metrics.retries.Inc()
@@ -117,13 +125,16 @@ func (g *Gateway) another(c *call, err error, tried []*backend) bool {
 	if c.ctx.Err() != nil || len(tried) == maxAttempts || len(tried) == len(g.pool.backends) {
 		return false
 	}
+	if err == nil {
+		// An answer, with a status that asks for a retry: no reason to trade it
+		// for the refusal of a backend that is known to be down.
+		return g.pool.fresh(tried)
+	}
 	switch causeOf(err) {
 	case causeConnect, causeReset, causeCut:
 		return true
 	}
-	// An answer, with a status that asks for a retry: no reason to trade it for
-	// the refusal of a backend that is known to be down.
-	return err == nil && g.pool.fresh(tried)
+	return false
 }
 
 // retryStatus: the backend did not take the request. (vLLM answers 503 when its

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -133,7 +134,7 @@ func (rec *record) end() {
 	}
 	if rec.outcome == cancelled {
 		phase := beforeFirstByte
-		if rec.w.begun {
+		if rec.w.begun && !errors.Is(rec.err, errLeft) {
 			phase = afterFirstByte
 		}
 		m.cancelled.WithLabelValues(phase).Inc()

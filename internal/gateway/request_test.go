@@ -105,6 +105,8 @@ func TestBodies(t *testing.T) {
 		"too slow":             {head + "Content-Length: 10\r\n\r\n{", 408, time.Minute, false},
 		"bad chunk":            {head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", 400, 0, false},
 		"length and chunks":    {head + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, 0, true},
+		"nobody reads it":      {"POST /nowhere HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n{", 404, time.Minute, false},
+		"no such method":       {"DELETE /version HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n{", 405, time.Minute, false},
 		"two lengths":          {head + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, 0, false},
 		"no HTTP at all":       {strings.Repeat("hello ", 9) + "\r\n\r\n", 400, 0, false},
 		"broken query":         {"GET /version?a=%zz HTTP/1.1\r\nHost: g\r\n\r\n", 400, 0, false},
@@ -136,6 +138,59 @@ func TestBodies(t *testing.T) {
 					}
 				}
 			}, answer200("application/json", "{}"))
+		})
+	}
+}
+
+// A client that leaves during its upload has left, and is no error.
+func TestClientLeavesDuringUpload(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		conn, _ := r.dialRaw()
+		io.WriteString(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n{")
+		time.Sleep(time.Second)
+		conn.Close()
+		time.Sleep(time.Second)
+		r.want(1, "gateway_requests_total", "outcome", "cancelled")
+		r.want(1, "gateway_cancelled_requests_total", "phase", beforeFirstByte)
+
+		var h2c http.Protocols
+		h2c.SetUnencryptedHTTP2(true)
+		tr := &http.Transport{DialContext: r.net.Dial, Protocols: &h2c}
+		defer tr.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		body, never := io.Pipe()
+		defer never.Close()
+		req, _ := http.NewRequestWithContext(ctx, "POST", gatewayURL+"/v1/chat/completions", body)
+		if _, err := tr.RoundTrip(req); err == nil {
+			t.Error("the upload was not cancelled")
+		}
+		time.Sleep(time.Second)
+		r.want(2, "gateway_requests_total", "outcome", "cancelled")
+	}, answer200("application/json", "{}"))
+}
+
+// What a backend sends that is no HTTP is no answer, and is not quoted.
+func TestMalformedAnswers(t *testing.T) {
+	for name, raw := range map[string]string{
+		"header":           "HTTP/1.1 200 OK\r\nthe completion's words\r\n\r\n",
+		"status line":      "the completion's words\r\n\r\n",
+		"status below 100": "HTTP/1.1 007 OK\r\nContent-Length: 0\r\n\r\n",
+		"unasked upgrade":  "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n",
+		"empty JSON":       "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
+		"gzip framing":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				resp, body := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`)
+				if resp.StatusCode != 502 {
+					t.Errorf("%d %s; want 502", resp.StatusCode, body)
+				}
+				if strings.Contains(r.log.String(), "completion's words") {
+					t.Errorf("the log quotes the answer:\n%s", r.log.String())
+				}
+				r.want(1, "gateway_requests_total", "outcome", "backend_error")
+			}, unframed(raw))
 		})
 	}
 }
@@ -358,6 +413,7 @@ func TestWebSocketDrain(t *testing.T) {
 		if took := time.Since(start); took != time.Minute {
 			t.Errorf("drained after %v; want 1m", took)
 		}
+		r.want(1, "gateway_requests_total", "outcome", "unavailable")
 		if _, err := in.ReadByte(); err == nil {
 			t.Error("the connection is still open")
 		}

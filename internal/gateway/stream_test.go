@@ -235,6 +235,54 @@ func TestLongEventPasses(t *testing.T) {
 	}, sse(role, long, token("x"), long, stop, usage(1, 3), done))
 }
 
+// Long events keep their meaning: the end mark of a responses stream repeats the
+// whole answer, a prelude may be long without being a token, and neither may be
+// taken for the other.
+func TestLongEventsKeepTheirMeaning(t *testing.T) {
+	pad := strings.Repeat("x", 3*openai.MaxEvent)
+	const delta = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n"
+	completed := "event: response.completed\ndata: {\"response\":{\"output\":\"" + pad + "\",\"usage\":{\"input_tokens\":5,\"output_tokens\":2}},\"type\":\"response.completed\"}\n\n"
+	typed := "data: {\"type\":\"response.completed\",\"response\":{\"output\":\"" + pad + "\",\"usage\":{\"input_tokens\":5,\"output_tokens\":2}}}\n\n"
+	created := "event: response.created\ndata: {\"response\":{\"instructions\":\"" + pad + "\"}}\n\n"
+	ids := "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}],\"prompt_token_ids\":[" + strings.Repeat("1,", openai.MaxEvent) + "1]}\n\n"
+	for name, tt := range map[string]struct {
+		path  string
+		steps []any
+		ttft  float64
+	}{
+		"completed":       {"/v1/responses", []any{2 * time.Second, delta, completed}, 2},
+		"completed, bare": {"/v1/responses", []any{2 * time.Second, delta, typed}, 2},
+		"created":         {"/v1/responses", []any{created, 2 * time.Second, delta, completed}, 2},
+		"content":         {"/v1/chat/completions", []any{2 * time.Second, token(pad), time.Second, token("a"), stop, usage(5, 2), done}, 2},
+		"prompt's ids":    {"/v1/chat/completions", []any{ids, 2 * time.Second, token("a"), stop, usage(5, 2), done}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				r.mustPost(tt.path, ask)
+				r.want(tt.ttft, "gateway_time_to_first_token_seconds_sum")
+				r.want(1, "gateway_requests_total", "outcome", "ok")
+				r.want(5, "gateway_prompt_tokens_total")
+				r.want(2, "gateway_completion_tokens_total")
+			}, sse(tt.steps...))
+		})
+	}
+}
+
+// Any 2xx may be a stream, and says so by its type alone.
+func TestStreamWithStatus201(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		resp, got := r.mustPost("/v1/chat/completions", ask)
+		if resp.StatusCode != 201 || got != role+token("a")+stop+done || resp.Header.Get("Server-Timing") == "" {
+			t.Errorf("%d %q", resp.StatusCode, got)
+		}
+	}, func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Content-Encoding", "identity")
+		w.WriteHeader(201)
+		play(w, req, []any{role, token("a"), stop, usage(5, 1), done})
+	})
+}
+
 // A client that leaves ends the work on the backend at that very moment,
 // whatever phase the request is in.
 func TestCancelReachesTheBackendAtOnce(t *testing.T) {
