@@ -108,6 +108,31 @@ func TestRefusalOutlivesADeadBackend(t *testing.T) {
 	}, named("x"))
 }
 
+// A pooled connection that breaks as a request goes out on it is nobody's
+// trouble.
+func TestBrokenPooledConnectionIsNoError(t *testing.T) {
+	seen := map[string]bool{}
+	inBubble(t, func(r *rig) {
+		time.Sleep(500 * time.Millisecond)
+		for range 5 { // each right behind a probe, whose connection is in the pool
+			if resp, _ := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 200 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		if n := len(r.backends[0].requests()); n != 10 {
+			t.Errorf("5 requests were sent %d times; want each twice", n)
+		}
+		r.want(0, "gateway_upstream_errors_total")
+	}, func(w http.ResponseWriter, req *http.Request) {
+		if id := req.Header.Get("X-Request-Id"); !seen[id] {
+			seen[id] = true
+			panic(http.ErrAbortHandler)
+		}
+		io.WriteString(w, "x")
+	})
+}
+
 // A request that breaks its connection is sent once more at most, however many
 // idle connections there are.
 func TestOneMoreTryOnAFreshConnection(t *testing.T) {

@@ -73,13 +73,21 @@ func blame(ctx context.Context, err error) error {
 	return errGone
 }
 
-// plain gives an error of the transport as it may be logged. What the net package
-// says names addresses and system errors; what net/http says of a malformed
-// answer quotes it.
-func plain(err error) error {
+// broken reports whether a connection broke, rather than brought nonsense.
+func broken(err error) bool {
 	var op *net.OpError
 	switch {
-	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, errCut):
+	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return true
+	}
+	return err != nil && err.Error() == "http: server closed idle connection" // net/http exports no name for it
+}
+
+// plain gives an error of the transport as it may be logged. What is said of a
+// broken connection names addresses and system errors; what net/http says of a
+// malformed answer quotes it.
+func plain(err error) error {
+	if broken(err) || errors.Is(err, errCut) {
 		return err
 	}
 	return errMalformed

@@ -184,7 +184,7 @@ func (g *Gateway) send(ctx context.Context, c *call, b *backend) (*http.Response
 	var pooled atomic.Bool
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { pooled.Store(i.Reused) }}
 	resp, err := g.transport.RoundTrip(c.to(httptrace.WithClientTrace(ctx, trace), b))
-	if err == nil || ctx.Err() != nil || !pooled.Load() || causeOf(err) != causeReset {
+	if err == nil || ctx.Err() != nil || !pooled.Load() || !broken(err) {
 		return resp, err
 	}
 	return g.unpooled.RoundTrip(c.to(ctx, b))
