@@ -196,6 +196,20 @@ func TestCutBody(t *testing.T) {
 	}, unframed("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"+answer))
 }
 
+// What breaks the end of a body is not quoted in the log.
+func TestMalformedTrailerIsNotQuoted(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		resp, err := r.post("/v1/chat/completions", `{"model":"tiny"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.broken(resp)
+		if strings.Contains(r.log.String(), "completion's words") {
+			t.Errorf("the log quotes the answer:\n%s", r.log.String())
+		}
+	}, unframed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nthe completion's words\r\n\r\n"))
+}
+
 // unframed answers with raw bytes and the connection's close.
 func unframed(raw string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

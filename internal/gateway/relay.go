@@ -104,7 +104,7 @@ func (a *answer) cut(err error) error {
 	if a.ctx.Err() != nil {
 		return blame(a.ctx, err)
 	}
-	return fmt.Errorf("%w: %v", errCut, err)
+	return fmt.Errorf("%w: %v", errCut, plain(err))
 }
 
 // fail tells the client, in the stream, that the stream has failed: its status

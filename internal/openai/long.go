@@ -1,6 +1,9 @@
 package openai
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // maxTail is how much of a long event's end is kept, in bytes: the usage of
 // response.completed stands near it.
@@ -37,7 +40,7 @@ func longKind(head []byte) string {
 func (s *Stream) longBearsToken(head []byte) bool {
 	switch s.Dialect {
 	case Responses, Messages:
-		return bytes.HasSuffix([]byte(s.kind), []byte("delta")) && s.kind != "message_delta"
+		return strings.HasSuffix(s.kind, "delta") && s.kind != "message_delta"
 	case Other:
 		return true
 	}

@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 )
 
 // Dialect is which of the four kinds of stream a path speaks.
@@ -172,12 +173,12 @@ func (s *Stream) readResponses(payload []byte) Fact {
 		}
 		return Fact{Failure: failure(nil, payload), End: true}
 	case "response.output_item.added":
-		return Fact{Token: bytes.HasSuffix([]byte(text(get(get(payload, "item"), "type"))), []byte("_call"))}
+		return Fact{Token: strings.HasSuffix(text(get(get(payload, "item"), "type")), "_call")}
 	}
 	if err := get(payload, "error"); kind == "error" || filled(err) {
 		return Fact{Failure: failure(err, payload)}
 	}
-	return Fact{Token: bytes.HasSuffix([]byte(kind), []byte(".delta")) && filled(get(payload, "delta"))}
+	return Fact{Token: strings.HasSuffix(kind, ".delta") && filled(get(payload, "delta"))}
 }
 
 // readMessages reads an event of a stream in Anthropic's dialect.
