@@ -349,3 +349,29 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+// An id that a client has its answer for is free again, even on another
+// connection and within microseconds.
+func TestRequestIDIsFreeAtOnce(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, "{}")
+	}))
+	defer backend.Close()
+	p := start(t, backend.URL)
+	clients := []*http.Client{{Transport: &http.Transport{}}, {Transport: &http.Transport{}}}
+	for i := range 3000 {
+		req, _ := http.NewRequest("POST", "http://"+p.addr+"/v1/embeddings", strings.NewReader("{}"))
+		req.Header.Set("X-Request-Id", "same")
+		resp, err := clients[i%2].Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if id := resp.Header.Get("X-Request-Id"); id != "same" {
+			t.Fatalf("request %d came back as %q", i, id)
+		}
+	}
+}

@@ -24,6 +24,7 @@ type answer struct {
 	body     io.ReadCloser // nil where no answer came
 	unframed bool          // nothing but the connection's close says where it ends
 	held     []byte        // read, and not sent yet
+	eof      bool          // that is all
 	sent     time.Time     // when the backend was asked
 	ready    time.Time     // when there was something to send
 
@@ -88,15 +89,20 @@ func (a *answer) hold() error {
 
 func (a *answer) holdBytes() error {
 	buf := make([]byte, 4<<10)
-	n, err := io.ReadAtLeast(a.body, buf, 1)
-	a.held = buf[:n]
+	n, err := 0, error(nil)
+	for n == 0 && err == nil {
+		n, err = a.body.Read(buf)
+	}
+	a.held, a.eof = buf[:n], err == io.EOF
 	if a.usage != nil {
 		a.usage.Write(a.held)
 	}
 	switch {
-	case err == io.EOF && a.unframed && a.usage != nil:
+	case n > 0: // an error will come again
+		return nil
+	case a.eof && a.unframed && a.usage != nil:
 		return errCut // no JSON is empty
-	case err == io.EOF: // an answer without a body
+	case a.eof: // an answer without a body
 		return nil
 	}
 	return err

@@ -30,8 +30,9 @@ type record struct {
 	first time.Time // the first token, of a stream
 	usage openai.Usage
 
-	outcome outcome
-	err     error
+	outcome  outcome
+	err      error
+	released bool // the id has been given back
 }
 
 // Phases of gateway_cancelled_requests_total.
@@ -119,9 +120,19 @@ func outcomeOf(status int) outcome {
 	return ok
 }
 
+// release gives the id back: the backend is through with it. That is before the
+// last bytes go out, for a client that has them may come again with the same id
+// at once.
+func (rec *record) release() {
+	if !rec.released {
+		rec.released = true
+		rec.g.ids.give(rec.id)
+	}
+}
+
 func (rec *record) end() {
 	m, took := rec.g.metrics, time.Since(rec.start)
-	rec.g.ids.give(rec.id)
+	rec.release()
 	m.queueDepth.Dec()
 	m.rps.Inc()
 	m.requests.WithLabelValues(rec.label, rec.route.path, class(rec.w.status), string(rec.outcome)).Inc()

@@ -32,6 +32,9 @@ func (a *answer) relay(w *writer) error {
 
 func (a *answer) relayAll(dog *watchdog) error {
 	a.writeHead(dog.w)
+	if a.eof || a.isStream() && a.stream.ended {
+		a.rec.release()
+	}
 	if err := dog.write(a.held, true); err != nil {
 		return err
 	}
@@ -50,7 +53,11 @@ func (a *answer) relayStream(dog *watchdog) error {
 	for {
 		err := m.events.Fill(a.body)
 		dog.pat()
-		if err := dog.write(m.read(time.Now()), true); err != nil {
+		out := m.read(time.Now())
+		if m.ended {
+			a.rec.release()
+		}
+		if err := dog.write(out, true); err != nil {
 			return err
 		}
 		switch {
@@ -81,6 +88,9 @@ func (a *answer) relayBytes(dog *watchdog) error {
 		dog.pat()
 		if a.usage != nil {
 			a.usage.Write((*buf)[:n])
+		}
+		if err == io.EOF {
+			a.rec.release()
 		}
 		if err := dog.write((*buf)[:n], flush); err != nil {
 			return err

@@ -89,6 +89,40 @@ func TestRequestID(t *testing.T) {
 	})
 }
 
+// A client that has its answer may come again with the same id at once, also
+// where the backend lingers behind the end mark.
+func TestRequestIDComesAgain(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		for range 300 {
+			if resp, _ := r.mustPost("/v1/chat/completions", `{}`, "X-Request-Id", "same"); resp.Header.Get("X-Request-Id") != "same" {
+				t.Fatalf("came back as %q", resp.Header.Get("X-Request-Id"))
+			}
+		}
+	}, func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Length", "2")
+		io.WriteString(w, "{}")
+	})
+	for name, steps := range map[string][]any{
+		"in one read": {role + token("a") + stop + done, time.Second},
+		"in several":  {role, token("a"), stop, 100 * time.Millisecond, done, time.Second},
+	} {
+		inBubble(t, func(r *rig) {
+			for range 3 {
+				resp, err := r.post("/v1/chat/completions", ask, "X-Request-Id", "same")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				io.ReadFull(resp.Body, make([]byte, len(role+token("a")+stop+done)))
+				if id := resp.Header.Get("X-Request-Id"); id != "same" {
+					t.Errorf("%s: came back as %q", name, id)
+				}
+			}
+			time.Sleep(10 * time.Second)
+		}, sse(steps...))
+	}
+}
+
 // Bodies are limited in size and in time, and a broken one goes nowhere.
 func TestBodies(t *testing.T) {
 	const head = "POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\n"
