@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -412,6 +413,7 @@ func TestModelLabelIsBounded(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		families := func() int {
 			n := 0
+			synctest.Wait()
 			all, _ := r.g.metrics.registry.Gather()
 			for _, f := range all {
 				n += len(f.Metric)
@@ -429,7 +431,7 @@ func TestModelLabelIsBounded(t *testing.T) {
 		}
 		r.want(501, "gateway_requests_total", "model", "other")
 		r.mustPost("/v1/chat/completions", `{"model":"`+strings.Repeat("long", 1000)+`"}`)
-		if strings.Contains(r.log.String(), strings.Repeat("long", 40)) {
+		if strings.Contains(r.logged(), strings.Repeat("long", 40)) {
 			t.Error("a client's words fill the log")
 		}
 	}, answer200("application/json", `{}`))

@@ -204,8 +204,8 @@ func TestMalformedTrailerIsNotQuoted(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.broken(resp)
-		if strings.Contains(r.log.String(), "completion's words") {
-			t.Errorf("the log quotes the answer:\n%s", r.log.String())
+		if strings.Contains(r.logged(), "completion's words") {
+			t.Errorf("the log quotes the answer:\n%s", r.logged())
 		}
 	}, unframed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nthe completion's words\r\n\r\n"))
 }

@@ -220,8 +220,8 @@ func TestMalformedAnswers(t *testing.T) {
 				if resp.StatusCode != 502 {
 					t.Errorf("%d %s; want 502", resp.StatusCode, body)
 				}
-				if strings.Contains(r.log.String(), "completion's words") {
-					t.Errorf("the log quotes the answer:\n%s", r.log.String())
+				if strings.Contains(r.logged(), "completion's words") {
+					t.Errorf("the log quotes the answer:\n%s", r.logged())
 				}
 				r.want(1, "gateway_requests_total", "outcome", "backend_error")
 			}, unframed(raw))

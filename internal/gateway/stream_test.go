@@ -345,7 +345,7 @@ func TestQueueDepthWhileRunning(t *testing.T) {
 func TestLogLine(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.mustPost("/v1/chat/completions", ask, "X-Request-Id", "abc-1", "Authorization", "Bearer sk-secret")
-		log := r.log.String()
+		log := r.logged()
 		for _, want := range []string{`"id":"abc-1"`, `"caller":"anonymous"`, `"model":"tiny"`, `"backend":"vllm-0:8000"`, `"status":200`, `"outcome":"ok"`, `"ttft_s":0.2`, `"duration_s":0.7`, `"prompt_tokens":5`, `"completion_tokens":2`} {
 			if !strings.Contains(log, want) {
 				t.Errorf("no %s in\n%s", want, log)
