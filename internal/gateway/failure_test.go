@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,7 +12,8 @@ import (
 )
 
 // A stream that fails after its first token never ends cleanly: whole events,
-// then an error event, no [DONE], a broken connection.
+// then an error event, no [DONE], and, when the client has had its time to take
+// that, a broken connection.
 func TestFailureAfterTheFirstToken(t *testing.T) {
 	for name, tt := range map[string]struct {
 		handle  http.HandlerFunc
@@ -34,9 +36,10 @@ func TestFailureAfterTheFirstToken(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := r.broken(resp)
-				if took := time.Since(start); took != tt.after {
-					t.Errorf("it ended after %v; want %v", took, tt.after)
+				if took := time.Since(start); took != tt.after+lastWords {
+					t.Errorf("the connection broke after %v; want %v", took, tt.after+lastWords)
 				}
+				r.want(tt.after.Seconds(), "gateway_request_duration_seconds_sum")
 				errorEvent := fmt.Sprintf(`"code":%d}}`, tt.code) + "\n\n"
 				if !strings.HasPrefix(got, role+token("a")) || !strings.HasSuffix(got, errorEvent) || strings.Contains(got, "[DONE]") {
 					t.Errorf("got %q; want the tokens, then an error event with %s", got, errorEvent)
@@ -51,6 +54,35 @@ func TestFailureAfterTheFirstToken(t *testing.T) {
 			}, tt.handle)
 		})
 	}
+}
+
+// A client can lose what it has received and not yet read when the connection is
+// closed, so it gets the time to read the error event. The request is over at
+// once all the same; only a drain waits for its client.
+func TestTimeToReadAnErrorEvent(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		ctx, hangUp := context.WithCancel(r.t.Context())
+		resp, err := r.postAs(ctx, "/v1/chat/completions", ask)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		lines := bufio.NewScanner(resp.Body)
+		for !strings.Contains(lines.Text(), `"error"`) {
+			if !lines.Scan() {
+				r.t.Fatal("no error event: ", lines.Err())
+			}
+		}
+		r.want(0, "gateway_queue_depth")
+		r.want(0, "gateway_backend_in_flight")
+		r.want(1, "gateway_request_duration_seconds_sum")
+		told, drained := time.Now(), make(chan time.Duration)
+		go func() { r.g.Drain(r.t.Context()); drained <- time.Since(told) }()
+		time.Sleep(lastWords / 4)
+		hangUp()
+		if took := <-drained; took != lastWords/4 {
+			r.t.Errorf("the drain ended %v after the error event; want %v, when the client hung up", took, lastWords/4)
+		}
+	}, sse(role, token("a"), time.Second, abort))
 }
 
 // Half of an event too long to be held has gone out already: it is closed first.

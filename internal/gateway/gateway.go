@@ -120,7 +120,9 @@ func (g *Gateway) own(w http.ResponseWriter, r *http.Request, serve http.Handler
 // serve is the way of a request, top to bottom.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	g.running.begin()
+	defer g.running.end()
 	rec := g.begin(w, r, rt)
+	defer rec.linger(r.Context())
 	defer rec.end()
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)

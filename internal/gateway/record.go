@@ -33,6 +33,7 @@ type record struct {
 	outcome  outcome
 	err      error
 	released bool // the id has been given back
+	told     bool // the client was told, in the stream, that it has failed
 }
 
 // Phases of gateway_cancelled_requests_total.
@@ -151,7 +152,20 @@ func (rec *record) end() {
 		m.cancelled.WithLabelValues(phase).Inc()
 	}
 	rec.log(took)
-	rec.g.running.end()
+}
+
+// linger leaves the connection open until a client that was told of a failure
+// has hung up, or has had the time to. A close right behind the last words can
+// overtake them within the client: fetch throws away what it has received and
+// not yet handed on when the connection closes.
+func (rec *record) linger(client context.Context) {
+	if !rec.told {
+		return
+	}
+	select {
+	case <-client.Done():
+	case <-time.After(lastWords):
+	}
 }
 
 // anonymous is the caller of every request until there are keys to tell callers

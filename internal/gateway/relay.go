@@ -13,8 +13,8 @@ import (
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
-// lastWords is how long a client has to take what is said to it at the end: an
-// error event, or the rest of a stream whose drain is over.
+// lastWords is how long a client has to take what is said to it at the end (an
+// error event, or the rest of a stream whose drain is over), and then to hang up.
 const lastWords = time.Second
 
 // relay sends the answer to the client as it arrives and returns when it has
@@ -129,7 +129,7 @@ func (a *answer) fail(dog *watchdog, err error) {
 		io.WriteString(dog.w, "\n\n") // ends the half event
 	}
 	dog.w.Write(a.stream.stream.Dialect.ErrorEvent(openai.NewError(status, message)))
-	dog.rc.Flush()
+	a.rec.told = dog.rc.Flush() == nil
 }
 
 // watchdog ends an answer that no longer moves, whichever side it is that
