@@ -52,8 +52,9 @@ for (const [kind, create] of Object.entries(kinds)) {
     const read = async (url) => drain(await create(client(url, { defaultHeaders: { 'X-Request-Id': 'cut' } }), { stream: true }));
     const [direct, through] = await withFaults([{ kind: 'cut', after: 6 }], async () => [await read(sim), await read(gateway)]);
     assert.ok(direct.error && !direct.error.api, 'the simulator did not cut');
-    assert.ok(through.chunks.length > 0);
-    assert.deepEqual(plain(through.chunks), plain(direct.chunks));
+    assert.equal(through.chunks.length, 6);
+    // fetch may lose what it has not handed on when the connection breaks.
+    assert.deepEqual(plain(through.chunks.slice(0, direct.chunks.length)), plain(direct.chunks));
     assert.deepEqual([through.error?.class, through.error?.code], ['APIError', 502]);
     assert.match(through.error.message, /ended early/);
   });

@@ -98,12 +98,12 @@ export async function metric(url, name, label = '') {
 
 export const cancelled = () => metric(gateway, 'gateway_requests_total', 'outcome="cancelled"');
 
-// until polls for a value, for one second at most.
+// until polls for a value, for ten seconds at most.
 export async function until(what, get, want) {
-  const deadline = Date.now() + 1000;
+  const deadline = Date.now() + 10_000;
   let got = await get();
   while (got !== want) {
-    assert.ok(Date.now() < deadline, `${what} is ${got}, not ${want}, after 1 s`);
+    assert.ok(Date.now() < deadline, `${what} is ${got}, not ${want}, after 10 s`);
     await new Promise((resolve) => setTimeout(resolve, 5));
     got = await get();
   }

@@ -116,10 +116,10 @@ func await(t *testing.T, what string, limit time.Duration, done func() error) {
 	}
 }
 
-// reaches polls for a number, for one second at most.
+// reaches polls for a number, for ten seconds at most.
 func reaches(t *testing.T, what string, want float64, get func() float64) {
 	t.Helper()
-	await(t, what, time.Second, func() error {
+	await(t, what, 10*time.Second, func() error {
 		if got := get(); got != want {
 			return fmt.Errorf("it is %v, not %v", got, want)
 		}
