@@ -311,8 +311,8 @@ func TestPaths(t *testing.T) {
 var closed = []string{
 	"/", "/sleep", "/wake_up", "/is_sleeping", "/collective_rpc", "/reset_prefix_cache", "/reset_mm_cache", "/server_info", "/pause", "/resume",
 	"/update_weights", "/init_weight_transfer_engine", "/abort_requests", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/invocations", "/ping", "/load",
-	"/generative_scoring", "/inference/v1/generate", "/start_profile", "/stop_profile", "/docs", "/openapi.json", "/debug/pprof/",
-	"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/chat/completions/render", "/v1/chat/completions/batch", "/v1", "/v1/",
+	"/inference/v1/generate", "/inference/v1/abort_requests", "/fault_tolerance/apply", "/release_kv_cache_memory", "/weight_checker", "/kv_event_sources", "/start_profile", "/stop_profile", "/docs", "/openapi.json", "/debug/pprof/",
+	"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/chat/completions/render", "/v1/chat/completions/derender", "/v1", "/v1/",
 	"/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions", "/v1/./chat/completions", "/v1/x/../chat/completions",
 	"/v1/chat%2fcompletions", "/v1%2Fchat%2Fcompletions", "/V1/chat/completions", "/v1/Chat/completions", "/v1/chat/completions;x", "/v1/chat/completions%20",
 	"/%73leep", "/v1/%2e%2e/sleep", "/v1/../sleep", "/v1/chat/completions/../../../sleep", "/v1/chat/completions%00", "/v1/chat/completions%3f",

@@ -20,8 +20,11 @@ type route struct {
 
 var routes = []route{
 	{method: http.MethodPost, path: "/v1/chat/completions", dialect: openai.Chat, usage: true},
+	{method: http.MethodPost, path: "/v1/chat/completions/batch", dialect: openai.Chat},
 	{method: http.MethodPost, path: "/v1/completions", dialect: openai.Completions, usage: true},
+	{method: http.MethodPost, path: "/v1/systemone"},
 	{method: http.MethodPost, path: "/v1/embeddings"},
+	{method: http.MethodPost, path: "/v2/embed"},
 	{method: http.MethodPost, path: "/v1/responses", dialect: openai.Responses},
 	{method: http.MethodGet, path: "/v1/responses/{id}", dialect: openai.Responses},
 	{method: http.MethodPost, path: "/v1/responses/{id}/cancel", dialect: openai.Responses},
@@ -32,6 +35,7 @@ var routes = []route{
 	{method: http.MethodPost, path: "/v2/rerank"},
 	{method: http.MethodPost, path: "/score"},
 	{method: http.MethodPost, path: "/v1/score"},
+	{method: http.MethodPost, path: "/generative_scoring"},
 	{method: http.MethodPost, path: "/classify"},
 	{method: http.MethodPost, path: "/pooling"},
 	{method: http.MethodPost, path: "/tokenize"},
