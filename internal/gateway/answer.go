@@ -22,6 +22,7 @@ type answer struct {
 	status   int
 	header   http.Header
 	body     io.ReadCloser // nil where no answer came
+	length   int64         // of the body; -1 where the head does not say
 	unframed bool          // nothing but the connection's close says where it ends
 	held     []byte        // read, and not sent yet
 	eof      bool          // that is all
@@ -38,6 +39,7 @@ type answer struct {
 // take begins with a head that has arrived.
 func (a *answer) take(resp *http.Response, asked bool) {
 	a.status, a.header, a.body = resp.StatusCode, endToEnd(resp.Header), resp.Body
+	a.length = resp.ContentLength
 	a.unframed = resp.ContentLength < 0 && !slices.Contains(resp.TransferEncoding, "chunked")
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return
@@ -54,7 +56,7 @@ func (a *answer) take(resp *http.Response, asked bool) {
 
 // hold reads until there is something to tell the client, and keeps it. Of a
 // stream that is its first token, or its end, or MaxEvent bytes without either;
-// of any other answer, its first bytes. Until then every failure can still be
+// of a small JSON answer, all of it; of any other, its first bytes. Until then every failure can still be
 // told by a true status, or mended by another backend.
 func (a *answer) hold() error {
 	switch {
@@ -75,6 +77,8 @@ func (a *answer) hold() error {
 		case a.stream.failure != nil && a.stream.first.IsZero():
 			a.become(a.stream.failure)
 			return nil
+		case a.stream.ended && !a.stream.begun() && a.stream.failure == nil:
+			return errCut
 		case !a.stream.first.IsZero(), a.stream.ended, len(a.held) >= openai.MaxEvent:
 			return nil
 		case err == io.EOF && a.stream.whole():
@@ -88,6 +92,9 @@ func (a *answer) hold() error {
 }
 
 func (a *answer) holdBytes() error {
+	if a.usage != nil && 0 < a.length && a.length <= maxKept {
+		return a.holdWhole()
+	}
 	buf := make([]byte, 4<<10)
 	n, err := 0, error(nil)
 	for n == 0 && err == nil {
@@ -106,6 +113,21 @@ func (a *answer) holdBytes() error {
 		return nil
 	}
 	return err
+}
+
+// holdWhole reads an answer that the server has written in one go. A connection
+// that breaks within it is mended like one that breaks before it.
+func (a *answer) holdWhole() error {
+	a.held = make([]byte, a.length)
+	if _, err := io.ReadFull(a.body, a.held); err != nil {
+		return a.cut(err)
+	}
+	a.eof = true
+	a.usage.Write(a.held)
+	if a.status/100 == 2 && a.rec.route.dialect.Aborted(a.held) {
+		return errCut
+	}
+	return nil
 }
 
 // become turns a stream in which the engine failed before any token into the

@@ -39,6 +39,8 @@ func TestAnotherBackendIsTried(t *testing.T) {
 		"cut before the first token":    {sse(headers, role, abort), 200, whole, 1},
 		"ended before the first token":  {sse(headers, role), 200, whole, 1},
 		"503 within the stream":         {sse(headers, "data: {\"error\":{\"message\":\"full\",\"code\":503}}\n\n"), 200, whole, 1},
+		"given up in the queue":         {sse(headers, role, done), 200, whole, 1},
+		"given up at once":              {sse(headers, role, aborted, usage(5, 1), done), 200, whole, 1},
 		"500 is the request's own":      {status(500), 500, `{"error":{"message":"from the backend","code":500}}`, 0},
 		"429 is passed on":              {status(429), 429, `{"error":{"message":"from the backend","code":429}}`, 0},
 		"400 is the client's":           {status(400), 400, `{"error":{"message":"from the backend","code":400}}`, 0},
@@ -67,6 +69,30 @@ func TestAnotherBackendIsTried(t *testing.T) {
 				r.want(float64(tt.tried), "gateway_retries_total")
 				r.want(1, "gateway_requests_total")
 			}, tt.bad, sse(role, token("a"), stop, done))
+		})
+	}
+}
+
+// vLLM's API server outlives its engine for some seconds, and answers 500 to
+// everything at once: with the least in flight it would draw all requests. What
+// it answers to the first one has it looked at, and that one is mended too.
+func TestDeadEngineIsNotAnswered(t *testing.T) {
+	for name, dead := range map[string]http.HandlerFunc{
+		"500":                    status(500),
+		"an error in the stream": sse(headers, "data: {\"error\":{\"message\":\"EngineCore encountered an issue.\",\"code\":500}}\n\n", done),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				r.backends[0].set(func(b *fakeVLLM) { b.sick = true })
+				for range 4 {
+					if resp, body := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 200 {
+						t.Errorf("%d %s", resp.StatusCode, body)
+					}
+				}
+				r.want(0, "gateway_backend_up", "backend", "vllm-0:8000")
+				r.want(1, "gateway_retries_total")
+				r.want(4, "gateway_requests_total", "outcome", "ok")
+			}, dead, sse(role, token("a"), stop, done))
 		})
 	}
 }

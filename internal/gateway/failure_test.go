@@ -85,6 +85,65 @@ func TestTimeToReadAnErrorEvent(t *testing.T) {
 	}, sse(role, token("a"), time.Second, abort))
 }
 
+// aborted is how vLLM ends what runs when it is told to stop: like any other end.
+const aborted = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"},"logprobs":null,"finish_reason":"abort","stop_reason":null}]}` + "\n\n"
+
+// What the engine has given up is never passed off as finished. Before anything
+// has been sent, the client is told so by the status.
+func TestAbortedAnswer(t *testing.T) {
+	const (
+		chatWhole     = `{"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"abort"}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`
+		messagesWhole = `{"id":"chatcmpl-1","type":"message","content":[{"type":"text","text":"a"}],"usage":{"input_tokens":5,"output_tokens":1}}`
+		delta         = `data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}` + "\n\n"
+		messagesEnd   = `data: {"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":1}}` + "\n\n" + `data: {"type":"message_stop"}` + "\n\n"
+		messagesEmpty = `data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":0}}` + "\n\n" + `data: {"type":"message_stop"}` + "\n\n"
+		completed     = `data: {"type":"response.completed","response":{"usage":{"input_tokens":5,"output_tokens":0}}}` + "\n\n"
+	)
+	for name, tt := range map[string]struct {
+		path   string
+		handle http.HandlerFunc
+		begun  string // "": nothing of the answer was sent
+	}{
+		"chat, running":              {"/v1/chat/completions", sse(role, token("a"), time.Second, aborted, usage(5, 2), done), role + token("a")},
+		"chat, in one piece at once": {"/v1/chat/completions", sse(role + token("a") + aborted + usage(5, 2) + done), role + token("a")},
+		"chat, queued":               {"/v1/chat/completions", sse(role, done), ""},
+		"completions, queued":        {"/v1/completions", sse(done), ""},
+		"chat, whole":                {"/v1/chat/completions", sized(chatWhole), ""},
+		"messages, running":          {"/v1/messages", sse(delta, time.Second, messagesEnd), delta},
+		"messages, queued":           {"/v1/messages", sse(messagesEmpty), ""},
+		"messages, whole":            {"/v1/messages", sized(messagesWhole), ""},
+		"transcription":              {"/v1/audio/transcriptions", sse(`data: {"choices":[{"delta":{"content":"a"}}]}`+"\n\n", aborted, done), `data: {"choices":[{"delta":{"content":"a"}}]}` + "\n\n"},
+		"responses, queued":          {"/v1/responses", sse(completed), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				resp, err := r.post(tt.path, ask)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.begun == "" {
+					if got := r.read(resp); resp.StatusCode != 502 || !strings.Contains(got, "ended early") {
+						t.Errorf("%d %q", resp.StatusCode, got)
+					}
+				} else if got := r.broken(resp); !strings.HasPrefix(got, tt.begun) || !strings.Contains(got[len(tt.begun):], `"code":502`) || strings.Contains(got, "DONE") || strings.Contains(got, "stop") {
+					t.Errorf("got %q; want what came before, and an error event", got)
+				}
+				r.want(1, "gateway_requests_total", "outcome", "backend_error")
+				r.want(1, "gateway_upstream_errors_total", "cause", causeCut)
+			}, tt.handle)
+		})
+	}
+}
+
+// sized answers JSON of known length, as vLLM does.
+func sized(answer string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
+		io.WriteString(w, answer)
+	}
+}
+
 // Half of an event too long to be held has gone out already: it is closed first.
 func TestFailureWithinALongEvent(t *testing.T) {
 	half := "data: " + strings.Repeat("x", 100<<10)
@@ -194,15 +253,14 @@ func TestLongStreamIsNotCut(t *testing.T) {
 // A body that is no stream is never passed off as whole.
 func TestCutBody(t *testing.T) {
 	const answer = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}`
-	framed := func(w http.ResponseWriter, r *http.Request) {
+	short := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
 		play(w, r, []any{answer[:20], abort})
 	}
 	for name, handle := range map[string]http.HandlerFunc{
-		"by length": framed,
-		"chunked":   answer200("application/json", answer[:20], abort),
-		"unframed":  unframed("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + answer[:20]),
+		"chunked":  answer200("application/json", answer[:20], abort),
+		"unframed": unframed("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + answer[:20]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(r *rig) {
@@ -218,6 +276,21 @@ func TestCutBody(t *testing.T) {
 			}, handle)
 		})
 	}
+	// A small one of known length is held until it is there.
+	inBubble(t, func(r *rig) {
+		if resp, got := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); resp.StatusCode != 502 || !strings.Contains(got, "ended early") {
+			t.Errorf("%d %s", resp.StatusCode, got)
+		}
+		r.want(1, "gateway_requests_total", "outcome", "backend_error")
+		r.want(1, "gateway_upstream_errors_total", "cause", causeCut)
+	}, short)
+	inBubble(t, func(r *rig) {
+		if resp, got := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); resp.StatusCode != 200 || got != answer {
+			t.Errorf("%d %s", resp.StatusCode, got)
+		}
+		r.want(1, "gateway_retries_total")
+		r.want(3, "gateway_prompt_tokens_total")
+	}, short, answer200("application/json", answer))
 	inBubble(t, func(r *rig) {
 		if _, got := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); got != answer {
 			t.Errorf("got %q", got)

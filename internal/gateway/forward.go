@@ -97,7 +97,7 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 	for {
 		b := g.lease(tried...)
 		a, err := g.attempt(rec, c, b)
-		if err == nil && !retryStatus(a.status) {
+		if err == nil && !retryStatus(a.status) && !(a.status == http.StatusInternalServerError && g.dying(c.ctx, b)) {
 			return a, nil
 		}
 		tried = append(tried, b)
@@ -138,9 +138,17 @@ func (g *Gateway) another(c *call, err error, tried []*backend) bool {
 }
 
 // retryStatus: the backend did not take the request. (vLLM answers 503 when its
-// admission limit is reached, or when its engine is dead.)
+// admission limit is reached.)
 func retryStatus(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+}
+
+// dying reports whether a backend that answers 500 does so because its engine
+// is dead. The answer does not say: vLLM's API server outlives its engine for
+// some seconds and answers 500 to everything, faster than any backend that
+// works. Its /health knows.
+func (g *Gateway) dying(ctx context.Context, b *backend) bool {
+	return len(g.pool.backends) > 1 && g.probe(ctx, b) != nil
 }
 
 // attempt sends the call to one backend and waits until there is something to

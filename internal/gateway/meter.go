@@ -16,7 +16,9 @@ type meter struct {
 	gaps   prometheus.Observer
 
 	first, last time.Time // the first and the latest token
+	finished    bool      // a choice has ended
 	ended       bool      // the stream's own end mark has passed
+	aborted     bool      // the engine has given it up: what looks like its end is none, and is not passed on
 	failure     *openai.Failure
 }
 
@@ -66,6 +68,10 @@ func (m *meter) rest(at time.Time) []byte {
 // skip notes what a piece says, and reports whether it is not for the client.
 func (m *meter) skip(p openai.Piece, at time.Time) bool {
 	fact := m.stream.Read(p)
+	m.aborted = m.aborted || fact.Aborted
+	if m.aborted {
+		return true
+	}
 	if fact.Token && m.first.IsZero() {
 		m.first, m.last = at, at
 		m.rec.firstToken(at)
@@ -73,6 +79,7 @@ func (m *meter) skip(p openai.Piece, at time.Time) bool {
 		m.gaps.Observe(at.Sub(m.last).Seconds())
 		m.last = at
 	}
+	m.finished = m.finished || fact.Finish
 	m.ended = m.ended || fact.End
 	if m.failure == nil {
 		m.failure = fact.Failure
@@ -80,11 +87,24 @@ func (m *meter) skip(p openai.Piece, at time.Time) bool {
 	return fact.Extra
 }
 
+// begun reports whether the engine has done anything for a stream that has
+// ended. One that vLLM gives up before that ends cleanly all the same: in chat
+// and completions without a finish_reason, elsewhere as an answer for which no
+// token was generated (an empty one has its end token).
+func (m *meter) begun() bool {
+	switch m.stream.Dialect {
+	case openai.Chat, openai.Completions:
+		return !m.first.IsZero() || m.finished
+	}
+	u := m.stream.Usage
+	return !m.first.IsZero() || !u.HasCompletion || u.Completion > 0
+}
+
 // whole reports whether a stream that the backend has closed was complete. An
 // error that the engine reports may be its last word, and streams of a kind
 // unknown here have no end mark that could be missed.
 func (m *meter) whole() bool {
-	return m.ended || m.failure != nil || m.stream.Dialect == openai.Other
+	return !m.aborted && (m.ended || m.failure != nil || m.stream.Dialect == openai.Other)
 }
 
 // shortest is the span below which a stream's tokens have arrived together:

@@ -3,6 +3,8 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
+	"strings"
 )
 
 // object walks the members of one JSON object, without unmarshalling what
@@ -211,6 +213,24 @@ func filled(raw []byte) bool {
 	return true
 }
 
-func isNull(raw []byte) bool  { return string(raw) == "null" }
-func isTrue(raw []byte) bool  { return string(raw) == "true" }
+func isNull(raw []byte) bool { return string(raw) == "null" }
+
+// isTrue reports whether vLLM takes a value for true: besides true itself, 1 and
+// a few words (pydantic's lax mode).
+func isTrue(raw []byte) bool {
+	if raw[0] == '"' {
+		return saysYes(text(raw))
+	}
+	n, err := strconv.ParseFloat(string(raw), 64)
+	return string(raw) == "true" || err == nil && n == 1
+}
+
+func saysYes(word string) bool {
+	switch strings.ToLower(word) {
+	case "true", "1", "t", "on", "y", "yes":
+		return true
+	}
+	return false
+}
+
 func isFalse(raw []byte) bool { return string(raw) == "false" }

@@ -13,7 +13,7 @@ import (
 type Request struct {
 	// Model is "" where the body names none.
 	Model string
-	// Stream is set where the body asks for a stream with a plain true.
+	// Stream is set where the body asks for a stream.
 	Stream bool
 
 	options member // stream_options; end is 0 where the body has none
@@ -72,7 +72,7 @@ func PeekForm(body []byte, contentType string) Request {
 		case "model":
 			r.Model = string(value)
 		case "stream":
-			r.Stream = string(value) == "true"
+			r.Stream = saysYes(string(value))
 		}
 	}
 	return r

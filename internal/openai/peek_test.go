@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"mime/multipart"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,10 @@ func TestPeek(t *testing.T) {
 		want Request
 	}{
 		"plain":               {`{"model":"m","stream":true}`, Request{Model: "m", Stream: true}},
+		"a word":              {`{"model":"m","stream":"Yes"}`, Request{Model: "m", Stream: true}},
+		"a number":            {`{"model":"m","stream":1}`, Request{Model: "m", Stream: true}},
+		"another word":        {`{"model":"m","stream":"no"}`, Request{Model: "m"}},
+		"another number":      {`{"model":"m","stream":0}`, Request{Model: "m"}},
 		"spaced":              {" {\n \"model\" : \"m\" ,\t\"stream\" : true }\n", Request{Model: "m", Stream: true}},
 		"no stream":           {`{"model":"m"}`, Request{Model: "m"}},
 		"stream false":        {`{"stream":false,"model":"m"}`, Request{Model: "m"}},
@@ -30,7 +35,7 @@ func TestPeek(t *testing.T) {
 		"missing comma":       {`{"model":"m" "stream":true}`, Request{}},
 		"empty":               {``, Request{}},
 		"case counts":         {`{"Model":"m","STREAM":true}`, Request{}},
-		"stream as a string":  {`{"model":"m","stream":"true"}`, Request{Model: "m"}},
+		"stream as a string":  {`{"model":"m","stream":"true"}`, Request{Model: "m", Stream: true}},
 		"a backslash at last": {`{"a":"\\","model":"m"}`, Request{Model: "m"}},
 	} {
 		got := Peek([]byte(tt.body))
@@ -125,7 +130,7 @@ func FuzzPeek(f *testing.F) {
 		if got.Model != model && !strings.ContainsRune(model, '\uFFFD') {
 			t.Errorf("Peek(%q).Model = %q; encoding/json says %q", body, got.Model, model)
 		}
-		if stream := string(want["stream"]) == "true"; got.Stream != stream {
+		if stream := isTrueToPydantic(want["stream"]); got.Stream != stream {
 			t.Errorf("Peek(%q).Stream = %v; encoding/json says %v", body, got.Stream, stream)
 		}
 		if !did {
@@ -148,4 +153,19 @@ func FuzzPeek(f *testing.F) {
 			}
 		}
 	})
+}
+
+// isTrueToPydantic is the rule of isTrue, from a decoded value.
+func isTrueToPydantic(raw json.RawMessage) bool {
+	var v any
+	json.Unmarshal(raw, &v)
+	switch v := v.(type) {
+	case bool:
+		return v
+	case float64:
+		return v == 1
+	case string:
+		return slices.Contains([]string{"1", "on", "t", "true", "y", "yes"}, strings.ToLower(v))
+	}
+	return false
 }

@@ -41,6 +41,10 @@ type Fact struct {
 	Finish bool
 	// End: the stream is complete; what comes after is nothing but its close.
 	End bool
+	// Aborted: the engine has given the answer up, and what follows looks like
+	// the end of a finished one. vLLM does this to all that runs when it is
+	// told to stop.
+	Aborted bool
 	// Extra: the event exists only because the gateway asked for usage.
 	Extra bool
 	// Failure is set where the engine reports an error within the stream.
@@ -135,9 +139,12 @@ func (s *Stream) readChoice(choice []byte, fact *Fact) {
 			fact.Token = fact.Token || s.Dialect == Completions && filled(m.value)
 		case "finish_reason":
 			fact.Finish = fact.Finish || filled(m.value)
+			fact.Aborted = fact.Aborted || isAbort(m.value)
 		}
 	}
 }
+
+func isAbort(finishReason []byte) bool { return string(finishReason) == `"abort"` }
 
 // deltaBearsToken: the first delta of a choice names a role and holds no token.
 // Reasoning has had two names (vLLM dropped reasoning_content for reasoning).
@@ -191,7 +198,8 @@ func (s *Stream) readMessages(payload []byte) Fact {
 		return Fact{}
 	case "message_delta":
 		s.Usage.merge(get(payload, "usage"))
-		return Fact{Finish: true}
+		// The dialect has no word for an aborted answer; vLLM leaves it out.
+		return Fact{Finish: true, Aborted: isNull(get(get(payload, "delta"), "stop_reason"))}
 	case "message_stop":
 		return Fact{End: true}
 	case "content_block_start":

@@ -132,6 +132,7 @@ func TestStreamUsage(t *testing.T) {
 		"responses":        {Responses, []string{`{"type":"response.completed","response":{"usage":{"input_tokens":3,"output_tokens":0}}}`}, Usage{3, 0, true, true}},
 		"messages":         {Messages, []string{`{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":0}}}`, `{"type":"message_delta","usage":{"output_tokens":5}}`}, Usage{9, 5, true, true}},
 		"messages, cut":    {Messages, []string{`{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":0}}}`}, Usage{9, 0, true, false}},
+		"messages, cached": {Messages, []string{`{"type":"message_start","message":{"usage":{"input_tokens":4,"output_tokens":0,"cache_read_input_tokens":16,"cache_creation_input_tokens":null}}}`, `{"type":"message_delta","usage":{"input_tokens":2,"output_tokens":5,"cache_read_input_tokens":16,"cache_creation_input_tokens":2}}`}, Usage{20, 5, true, true}},
 		"embeddings alike": {Other, []string{`{"usage":{"prompt_tokens":2,"total_tokens":2}}`}, Usage{2, 0, true, false}},
 	} {
 		s := Stream{Dialect: tt.dialect}

@@ -19,9 +19,16 @@ func (u *Usage) merge(raw []byte) {
 		Completion *int `json:"completion_tokens"`
 		Input      *int `json:"input_tokens"`
 		Output     *int `json:"output_tokens"`
+		// Anthropic's input_tokens are those that no cache had; vLLM tells the
+		// others apart with --enable-prompt-tokens-details.
+		CacheRead  int `json:"cache_read_input_tokens"`
+		CacheWrite int `json:"cache_creation_input_tokens"`
 	}
 	if json.Unmarshal(raw, &counts) != nil {
 		return
+	}
+	if counts.Input != nil {
+		*counts.Input += counts.CacheRead + counts.CacheWrite
 	}
 	set(&u.Prompt, &u.HasPrompt, counts.Prompt, counts.Input)
 	set(&u.Completion, &u.HasCompletion, counts.Completion, counts.Output)

@@ -45,6 +45,22 @@ func (b *Body) Write(p []byte) (int, error) {
 // Whole reports whether the answer was one JSON object, to its last brace.
 func (b *Body) Whole() bool { return b.closed && !b.notJSON }
 
+// Aborted reports whether an answer in one piece is one that the engine has
+// given up: see [Fact].
+func (d Dialect) Aborted(answer []byte) bool {
+	switch d {
+	case Chat, Completions:
+		for choice, rest := elements(get(answer, "choices")); choice != nil; choice, rest = elements(rest) {
+			if isAbort(get(choice, "finish_reason")) {
+				return true
+			}
+		}
+	case Messages:
+		return text(get(answer, "type")) == "message" && !filled(get(answer, "stop_reason"))
+	}
+	return false
+}
+
 // inUsage reports whether the member being read is the usage.
 func (b *Body) inUsage() bool { return string(b.name) == `"usage"` }
 
