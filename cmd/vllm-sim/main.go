@@ -19,6 +19,7 @@ const uvicornKeepAlive = 5 * time.Second
 type flags struct {
 	Listen string   `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Address to listen on."`
 	Model  []string `default:"${model}" placeholder:"NAME" help:"Model to serve; repeat it for further names of the first (default ${model})."`
+	APIKey []string `name:"api-key" placeholder:"KEY" help:"Bearer token that opens /v1; repeat it for more. None opens it to everybody."`
 	Seed   uint64   `default:"0" help:"Fixes what is drawn by chance: texts, lengths, which tokens share a chunk."`
 
 	MaxNumSeqs          int     `default:"16" placeholder:"N" help:"Sequences that run at once (16)."`
@@ -74,7 +75,7 @@ func options() []kong.Option {
 
 func (f flags) config() vllmsim.Config {
 	return vllmsim.Config{
-		Models: f.Model, Seed: f.Seed,
+		Models: f.Model, APIKeys: f.APIKey, Seed: f.Seed,
 		MaxNumSeqs: f.MaxNumSeqs, MaxNumBatchedTokens: f.MaxNumBatchedTokens,
 		MaxModelLen: f.MaxModelLen, KVCacheTokens: f.KVCacheTokens, MeanOutputTokens: f.MeanOutputTokens,
 		Cost: vllmsim.Cost{

@@ -1,8 +1,10 @@
 package vllmsim
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
@@ -19,6 +21,86 @@ type chatRequest struct {
 	ResponseFormat      *responseFormat `json:"response_format"`
 	Template            templateArgs    `json:"chat_template_kwargs"`
 	IncludeReasoning    *bool           `json:"include_reasoning"`
+	Echo                bool            `json:"echo"`
+	AddPrompt           *bool           `json:"add_generation_prompt"`
+	Continue            bool            `json:"continue_final_message"`
+	ReturnText          bool            `json:"return_prompt_text"`
+
+	limitName string // of MaxCompletionTokens, where it is another dialect's
+}
+
+// chatShape is ChatCompletionRequest
+// (vllm/entrypoints/openai/chat_completion/protocol.py).
+var chatShape = model(
+	need("messages", listOf(messageShape)),
+	may("model", optional(text)),
+	may("frequency_penalty", optional(number)),
+	may("logit_bias", optional(dict)),
+	may("logprobs", optional(boolean)),
+	may("top_logprobs", optional(integer)),
+	may("max_tokens", optional(integer)),
+	may("max_completion_tokens", optional(integer)),
+	may("n", optional(integer)),
+	may("presence_penalty", optional(number)),
+	may("response_format", optional(formatShape)),
+	may("seed", optional(long)),
+	may("stop", stopShape),
+	may("stream", optional(boolean)),
+	may("stream_options", optional(streamOptionsShape)),
+	may("temperature", optional(number)),
+	may("top_p", optional(number)),
+	may("tools", optional(listOf(toolShape))),
+	may("tool_choice", optional(either(oneOf("none"), oneOf("auto"), oneOf("required"), asIs(model(
+		need("function", model(need("name", text))), may("type", oneOf("function"))))))),
+	may("reasoning_effort", optional(oneOf("none", "minimal", "low", "medium", "high", "xhigh", "max"))),
+	may("include_reasoning", boolean),
+	may("parallel_tool_calls", optional(boolean)),
+	may("user", optional(text)),
+	may("top_k", optional(integer)),
+	may("min_p", optional(number)),
+	may("repetition_penalty", optional(number)),
+	may("include_stop_str_in_output", boolean),
+	may("ignore_eos", boolean),
+	may("min_tokens", integer),
+	may("truncate_prompt_tokens", optional(least(-1, long))),
+	may("prompt_logprobs", optional(integer)),
+	may("echo", boolean),
+	may("add_generation_prompt", boolean),
+	may("continue_final_message", boolean),
+	may("chat_template_kwargs", optional(dict)),
+	may("priority", long),
+	may("request_id", text),
+	may("return_tokens_as_token_ids", optional(boolean)),
+	may("return_token_ids", optional(boolean)),
+	may("return_prompt_text", optional(boolean)),
+	may("cache_salt", optional(text)),
+)
+
+// chatChecks are its checks that come before, in the order in which they run.
+var chatChecks = []early{checkTurns, checkPrompting, checkTools, checkLogprobs("top_logprobs"), checkStreamOptions, checkFormat, checkSalt}
+
+// checkTurns: vLLM goes through messages and their calls before it knows that
+// they are lists.
+func checkTurns(in fields) *openai.Error {
+	if string(in["messages"]) == "null" {
+		return bad("", nil, "'NoneType' object is not iterable")
+	}
+	var turns []json.RawMessage
+	json.Unmarshal(in["messages"], &turns)
+	for _, turn := range turns {
+		calls := fieldsOf(turn)["tool_calls"]
+		if _, err := strconv.ParseInt(string(calls), 10, 64); err == nil {
+			return bad("", nil, "'int' object is not iterable")
+		}
+	}
+	return nil
+}
+
+func checkPrompting(in fields) *openai.Error {
+	if in.truthy("continue_final_message") && in.truthy("add_generation_prompt") {
+		return bad("", nil, "Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
+	}
+	return nil
 }
 
 // templateArgs hold what switches reasoning on, as with Qwen3 models.
@@ -33,17 +115,15 @@ type responseFormat struct {
 	} `json:"json_schema"`
 }
 
+// check refuses a schema that vLLM's grammar has no word for.
 func (f *responseFormat) check() *openai.Error {
-	switch {
-	case f == nil || f.Type == "text" || f.Type == "json_object":
+	if f == nil || f.JSONSchema == nil {
 		return nil
-	case f.Type == "json_schema" && f.JSONSchema != nil:
-		return nil
-	case f.Type == "json_schema":
-		return refused("response_format", "When response_format type is 'json_schema', the 'json_schema' field must be provided.")
 	}
-	return invalid("body.response_format.type", "{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), "+
-		"'msg': \"Input should be 'text', 'json_object' or 'json_schema'\"}")
+	if word := strange(f.JSONSchema.Schema, 0); word != "" {
+		return bad("", nil, "Grammar error: Invalid type: %s", word)
+	}
+	return nil
 }
 
 // json is the text that fits the format; empty for free text.
@@ -57,38 +137,38 @@ func (f *responseFormat) json(seed uint64) string {
 	return `{"answer": ` + sample(json.RawMessage(`{"type":"string"}`), seed) + `}`
 }
 
-// maxAsked is the cap on the answer; the newer field wins.
-func (q *chatRequest) maxAsked() *int {
+// limit of the answer; the newer field wins.
+func (q *chatRequest) limit() limit {
 	if q.MaxCompletionTokens != nil {
-		return q.MaxCompletionTokens
+		return limit{cmp.Or(q.limitName, "max_completion_tokens"), q.MaxCompletionTokens}
 	}
-	return q.MaxTokens
+	return limit{"max_tokens", q.MaxTokens}
 }
 
 // thinks is whether the answer starts with reasoning.
 func (q *chatRequest) thinks() bool { return q.Template.EnableThinking }
 
+// prompts is whether the template ends with the start of a new turn.
+func (q *chatRequest) prompts() bool { return q.AddPrompt == nil || *q.AddPrompt }
+
+// role is whose turn the answer is.
+func (q *chatRequest) role() string {
+	if q.prompts() {
+		return "assistant"
+	}
+	return q.Messages[len(q.Messages)-1].Role
+}
+
+// echoed is the last turn, where the answer goes on with it.
+func (q *chatRequest) echoed() string {
+	if last := q.Messages[len(q.Messages)-1]; q.Echo && last.Role == q.role() {
+		return last.Content.text
+	}
+	return ""
+}
+
 // hidesReasoning is whether the client does not want to see it.
 func (q *chatRequest) hidesReasoning() bool { return q.IncludeReasoning != nil && !*q.IncludeReasoning }
-
-func (q *chatRequest) check() *openai.Error {
-	if q.Messages == nil {
-		return missing("messages")
-	}
-	if q.TopLogprobs > 0 && !q.Logprobs {
-		return refused("top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true.")
-	}
-	if q.Tools != nil && len(q.Tools) == 0 {
-		return refused("tools", "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.")
-	}
-	if e := q.ToolChoice.settle(q.Tools); e != nil {
-		return e
-	}
-	if e := q.ResponseFormat.check(); e != nil {
-		return e
-	}
-	return q.sampling.check()
-}
 
 // conversation is a checked request with its answers planned.
 type conversation struct {
@@ -96,14 +176,12 @@ type conversation struct {
 	id      string
 	created int64
 	model   string
+	text    string // the prompt's
 	prompt  []int
 	job     *job
 }
 
 func (s *Server) converse(r *http.Request, q *chatRequest) (*conversation, *openai.Error) {
-	if e := q.check(); e != nil {
-		return nil, e
-	}
 	model, e := s.known(q.Model)
 	if e != nil {
 		return nil, e
@@ -111,16 +189,25 @@ func (s *Server) converse(r *http.Request, q *chatRequest) (*conversation, *open
 	if e := s.checkMessages(q.Messages); e != nil {
 		return nil, e
 	}
+	if len(q.Messages) == 0 {
+		return nil, bad("", nil, "Cannot apply chat template to an empty conversation. Provide at least one message.")
+	}
+	q.ToolChoice.settle(q.Tools)
+	if q.Logprobs {
+		q.top = q.TopLogprobs
+	}
 	q.ordinal = s.requests.Add(1)
 	c := &conversation{
-		chatRequest: q, id: "chatcmpl-" + s.requestID(r, q.ordinal), created: time.Now().Unix(), model: model,
-		job: q.newJob(q.maxAsked()),
+		chatRequest: q, id: "chatcmpl-" + s.id(r, &q.sampling), created: time.Now().Unix(), model: model,
+		job: q.newJob(q.limit()),
 	}
-	if len(q.Messages) > 0 {
-		c.prompt = encode(render(q.Messages, q.Tools, true))
-	}
-	room, e := s.room(len(c.prompt), q.maxAsked(), &q.sampling)
+	c.text = render(q.Messages, q.Tools, q.prompts(), q.Continue)
+	c.prompt = q.truncated(encode(c.text), s.cfg.MaxModelLen)
+	room, e := s.room(len(c.prompt), q.limit(), &q.sampling)
 	if e != nil {
+		return nil, e
+	}
+	if e := q.ResponseFormat.check(); e != nil {
 		return nil, e
 	}
 	sp := q.speech(room)
@@ -134,7 +221,7 @@ func (s *Server) converse(r *http.Request, q *chatRequest) (*conversation, *open
 
 func (s *Server) chat(w http.ResponseWriter, r *http.Request, t trouble) {
 	var q chatRequest
-	if e := read(r, &q); e != nil {
+	if e := read(r, chatShape, &q, chatChecks...); e != nil {
 		e.WriteTo(w)
 		return
 	}
@@ -159,6 +246,7 @@ func (c *conversation) response(fingerprint string) chatResponse {
 		ID: c.id, Object: "chat.completion", Created: c.created, Model: c.model,
 		SystemFingerprint: fingerprint,
 		PromptTokenIDs:    idsOrNull(c.ReturnIDs, c.prompt),
+		PromptText:        c.promptText(),
 	}
 	for _, q := range c.job.seqs {
 		tokens := q.script.tokens
@@ -174,20 +262,30 @@ func (c *conversation) response(fingerprint string) chatResponse {
 		}
 		answer.Choices = append(answer.Choices, choice)
 	}
-	answer.Usage = c.usageOf(said, thought)
-	answer.Usage.PromptTokensDetails = null
+	answer.Usage = c.usageOf(said, thought).whole()
 	return answer
 }
 
+// promptText is what the template made of the messages, where it was asked for.
+func (c *conversation) promptText() json.RawMessage {
+	if !c.ReturnText {
+		return null
+	}
+	return encodeJSON(c.text)
+}
+
 func (c *conversation) message(tokens []token, choice int) chatFullMessage {
-	text := textOf(tokens, content)
-	m := chatFullMessage{Role: "assistant", Content: &text}
+	text := c.echoed() + textOf(tokens, content)
+	m := chatFullMessage{Role: c.role(), Content: &text}
 	if thought := textOf(tokens, reasoning); thought != "" && !c.hidesReasoning() {
 		m.Reasoning = &thought
 	}
-	if name := textOf(tokens, toolName); name != "" {
-		call := fullFunction{name, textOf(tokens, toolArgs)}
-		m.ToolCalls = []fullToolCall{{ID: c.callID(choice), Type: "function", Function: call}}
+	switch name, args := textOf(tokens, toolName), textOf(tokens, toolArgs); {
+	case name == "":
+	case !json.Valid([]byte(args)): // cut short, which the parser takes for text
+		text += "<tool_call>\n{\"name\": \"" + name + "\", \"arguments\": " + args
+	default:
+		m.ToolCalls = []fullToolCall{{ID: c.callID(choice), Type: "function", Function: fullFunction{name, args}}}
 		if text == "" && c.ToolChoice.mode == "auto" {
 			m.Content = nil
 		}
@@ -213,7 +311,7 @@ func (c *conversation) callID(choice int) string {
 func (c *conversation) usageOf(said, thought int) *usage {
 	u := newUsage(len(c.prompt), said)
 	if c.thinks() {
-		u.CompletionTokensDetails = &usageDetails{thought}
+		u.CompletionTokensDetails = encodeJSON(usageDetails{thought})
 	}
 	return u
 }

@@ -27,11 +27,16 @@ func (c *chatStream) step(e *events, s step) {
 
 // roles come for all choices at once, with the first thing the engine gives.
 func (c *chatStream) roles(e *events) {
-	empty := ""
 	for i := range c.job.seqs {
-		chunk := c.chunk(chatChoice{Index: i, Delta: chatDelta{Role: "assistant", Content: &empty}}, i)
-		chunk.PromptTokenIDs = idsOrNull(c.ReturnIDs, c.prompt)
+		chunk := c.chunk(chatChoice{Index: i, Delta: chatDelta{Role: c.role(), Content: encodeJSON("")}}, i)
+		chunk.PromptTokenIDs, chunk.PromptText = idsOrNull(c.ReturnIDs, c.prompt), c.promptText()
 		e.data(chunk)
+	}
+	if c.echoed() == "" {
+		return
+	}
+	for i := range c.job.seqs {
+		e.data(c.chunk(chatChoice{Index: i, Delta: chatDelta{Content: encodeJSON(c.echoed())}}, i))
 	}
 }
 
@@ -56,13 +61,11 @@ func (c *chatStream) delta(e *events, d delta) {
 	e.data(chunk)
 }
 
-// words is what a delta's tokens say. The end of a plain answer is an empty
-// text; where a parser reads along it is nothing at all.
+// words is what a delta's tokens say: at the end of an answer it can be nothing.
 func (c *chatStream) words(d delta) chatDelta {
 	var out chatDelta
-	if count(d.tokens, content) > 0 || !c.parsed() {
-		text := textOf(d.tokens, content)
-		out.Content = &text
+	if text := textOf(d.tokens, content); text != "" {
+		out.Content = encodeJSON(text)
 	}
 	if count(d.tokens, reasoning) > 0 && !c.hidesReasoning() {
 		thought := textOf(d.tokens, reasoning)
@@ -77,11 +80,11 @@ func (c *chatStream) words(d delta) chatDelta {
 			out.ToolCalls = append(out.ToolCalls, toolDelta{Function: toolFunction{Arguments: &piece}})
 		}
 	}
+	if out.ToolCalls != nil && out.Content == nil {
+		out.Content = null // the parser of tools sets it
+	}
 	return out
 }
-
-// parsed is whether a tool or reasoning parser reads the answer.
-func (c *chatStream) parsed() bool { return c.thinks() || c.ToolChoice.mode != "none" }
 
 func (d chatDelta) empty() bool {
 	return d.Role == "" && d.Content == nil && d.Reasoning == nil && len(d.ToolCalls) == 0
@@ -94,12 +97,17 @@ func (c *chatStream) chunk(choice chatChoice, index int) chatChunk {
 	}
 	if c.continuous() {
 		chunk.Usage = c.usageOf(c.said[index], c.thought)
+		if chunk.Usage.CompletionTokensDetails == nil {
+			chunk.Usage.CompletionTokensDetails = null
+		}
 	}
 	return chunk
 }
 
 func (c *chatStream) close(e *events) {
-	if c.usage() {
+	if !c.started { // given up in the queue
+		c.roles(e)
+	} else if c.usage() {
 		total := 0
 		for _, n := range c.said {
 			total += n

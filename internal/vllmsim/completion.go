@@ -14,6 +14,7 @@ type completionRequest struct {
 	Prompt         prompts         `json:"prompt"`
 	Echo           bool            `json:"echo"`
 	Logprobs       *int            `json:"logprobs"`
+	Suffix         string          `json:"suffix"`
 	ResponseFormat *responseFormat `json:"response_format"`
 }
 
@@ -24,40 +25,78 @@ const defaultCompletionTokens = 16
 type prompts [][]int
 
 func (p *prompts) UnmarshalJSON(data []byte) error {
-	var text string
+	var one string
 	var ids []int
 	var texts []string
 	switch {
-	case json.Unmarshal(data, &text) == nil:
-		if text != "" {
-			*p = prompts{withBOS(text)}
+	case json.Unmarshal(data, &one) == nil:
+		if one != "" {
+			*p = prompts{withBOS(one)}
 		}
 	case json.Unmarshal(data, &ids) == nil:
-		*p = prompts{ids}
+		if len(ids) > 0 {
+			*p = prompts{ids}
+		}
 	case json.Unmarshal(data, &texts) == nil:
 		for _, t := range texts {
 			*p = append(*p, withBOS(t))
 		}
-	case json.Unmarshal(data, (*[][]int)(p)) == nil:
 	default:
-		return mistyped("prompt", "string")
+		return json.Unmarshal(data, (*[][]int)(p))
 	}
 	return nil
 }
 
+var promptShape = either(listOf(least(0, integer)), listOf(listOf(least(0, integer))), text, listOf(text))
+
 func withBOS(text string) []int { return append([]int{bos}, encode(text)...) }
 
-func (q *completionRequest) check() *openai.Error {
-	if len(q.Prompt) == 0 {
-		return refused("prompt", "Either prompt or prompt_embeds must be provided and non-empty.")
+// completionShape is CompletionRequest
+// (vllm/entrypoints/openai/completion/protocol.py).
+var completionShape = model(
+	may("model", optional(text)),
+	may("prompt", optional(promptShape)),
+	may("echo", optional(boolean)),
+	may("frequency_penalty", optional(number)),
+	may("logit_bias", optional(dict)),
+	may("logprobs", optional(integer)),
+	may("max_tokens", optional(integer)),
+	may("n", integer),
+	may("presence_penalty", optional(number)),
+	may("seed", optional(long)),
+	may("stop", stopShape),
+	may("stream", optional(boolean)),
+	may("stream_options", optional(streamOptionsShape)),
+	may("suffix", optional(text)),
+	may("temperature", optional(number)),
+	may("top_p", optional(number)),
+	may("user", optional(text)),
+	may("top_k", optional(integer)),
+	may("min_p", optional(number)),
+	may("repetition_penalty", optional(number)),
+	may("include_stop_str_in_output", boolean),
+	may("ignore_eos", boolean),
+	may("min_tokens", integer),
+	may("truncate_prompt_tokens", optional(least(-1, long))),
+	may("prompt_logprobs", optional(integer)),
+	may("add_special_tokens", boolean),
+	may("response_format", optional(formatShape)),
+	may("priority", long),
+	may("request_id", text),
+	may("return_tokens_as_token_ids", optional(boolean)),
+	may("return_token_ids", optional(boolean)),
+	may("cache_salt", optional(text)),
+)
+
+// completionChecks are its checks that come before, in the order in which they
+// run.
+var completionChecks = []early{checkPrompt, checkStreamOptions, checkLogprobs("logprobs"), checkFormat, checkSalt}
+
+func checkPrompt(in fields) *openai.Error {
+	if !in.has("prompt") || string(in["prompt"]) == `""` {
+		return bad("prompt", nil, "Either prompt or prompt_embeds must be provided and non-empty.")
 	}
-	if q.Logprobs != nil && *q.Logprobs < 0 {
-		return refused("logprobs", "`logprobs` must be a positive value or -1.")
-	}
-	if e := q.ResponseFormat.check(); e != nil {
-		return e
-	}
-	return q.sampling.check()
+	return nil
 }
 
 // completion is a checked request with its answers planned.
@@ -68,29 +107,45 @@ type completion struct {
 	model       string
 	fingerprint string
 	job         *job
+	mute        bool  // only the prompt is told
 	said        []int // tokens, by choice
 	offset      []int // characters, by choice
 }
 
 func (s *Server) complete(r *http.Request, q *completionRequest) (*completion, *openai.Error) {
-	if e := q.check(); e != nil {
-		return nil, e
-	}
 	model, e := s.known(q.Model)
 	if e != nil {
 		return nil, e
 	}
-	if q.MaxTokens == nil {
-		limit := defaultCompletionTokens
-		q.MaxTokens = &limit
+	if q.Suffix != "" {
+		return nil, about("suffix", openai.NewError(http.StatusBadRequest, "suffix is only supported for models with FIM completion rendering"))
+	}
+	if len(q.Prompt) == 0 {
+		return nil, bad("", nil, "You must pass at least one prompt")
+	}
+	if e := q.ResponseFormat.check(); e != nil {
+		return nil, e
+	}
+	most := limit{"max_tokens", q.MaxTokens}
+	if most.asked == nil {
+		most.asked = new(defaultCompletionTokens)
+	}
+	mute := q.Echo && *most.asked == 0
+	if mute {
+		most.asked = new(1) // which the engine says all the same
+	}
+	if q.Logprobs != nil {
+		q.top = *q.Logprobs
 	}
 	q.ordinal = s.requests.Add(1)
 	c := &completion{
-		completionRequest: q, id: "cmpl-" + s.requestID(r, q.ordinal), created: time.Now().Unix(), model: model,
-		fingerprint: s.fingerprint(), job: q.newJob(q.MaxTokens),
+		completionRequest: q, id: "cmpl-" + s.id(r, &q.sampling), created: time.Now().Unix(), model: model,
+		fingerprint: s.fingerprint(), job: q.newJob(most), mute: mute,
 	}
-	for _, prompt := range q.Prompt {
-		room, e := s.room(len(prompt), q.MaxTokens, &q.sampling)
+	for i, prompt := range q.Prompt {
+		prompt = q.truncated(prompt, s.cfg.MaxModelLen)
+		q.Prompt[i] = prompt
+		room, e := s.room(len(prompt), most, &q.sampling)
 		if e != nil {
 			return nil, e
 		}
@@ -104,7 +159,7 @@ func (s *Server) complete(r *http.Request, q *completionRequest) (*completion, *
 
 func (s *Server) completions(w http.ResponseWriter, r *http.Request, t trouble) {
 	var q completionRequest
-	if e := read(r, &q); e != nil {
+	if e := read(r, completionShape, &q, completionChecks...); e != nil {
 		e.WriteTo(w)
 		return
 	}
@@ -131,23 +186,33 @@ func (c *completion) promptTokens() int {
 	return total
 }
 
-// echoed is what comes before an answer's first text.
-func (c *completion) echoed(choice int) string {
-	if !c.Echo {
-		return ""
+// tell is what a client reads of an answer's tokens; the first are told with the
+// prompt, where it is to be echoed.
+func (c *completion) tell(choice int, tokens []token, first bool) (string, *completionLogprobs) {
+	echo := c.Echo && first
+	if c.mute {
+		tokens = nil
 	}
-	prompt := c.Prompt[choice/c.answers()]
-	if len(prompt) > 0 && prompt[0] == bos {
-		prompt = prompt[1:]
+	said, before := textOf(tokens, content), []token(nil)
+	if echo {
+		for _, id := range c.Prompt[choice/c.answers()] {
+			before = append(before, token{id: id, text: unpack(id)})
+		}
+		if len(before) > 0 && before[0].id == bos {
+			before = before[1:]
+		}
+		if !c.ReturnIDs {
+			said = textOf(before, content) + said
+		}
 	}
-	return decode(prompt)
-}
-
-func (c *completion) logprobs(tokens []token, choice int) *completionLogprobs {
 	if c.Logprobs == nil {
-		return nil
+		return said, nil
 	}
-	return newCompletionLogprobs(tokens, *c.Logprobs, c.offset[choice])
+	logprobs := newCompletionLogprobs(append(before, tokens...), *c.Logprobs, c.offset[choice])
+	if echo {
+		logprobs.forget()
+	}
+	return said, logprobs
 }
 
 func (c *completion) response() completionResponse {
@@ -157,16 +222,15 @@ func (c *completion) response() completionResponse {
 	said := 0
 	for _, q := range c.job.seqs {
 		said += len(q.script.tokens)
+		text, logprobs := c.tell(q.choice, q.script.tokens, true)
 		answer.Choices = append(answer.Choices, completionFullChoice{
-			Index: q.choice, Text: c.echoed(q.choice) + textOf(q.script.tokens, content),
-			Logprobs:     c.logprobs(q.script.tokens, q.choice),
+			Index: q.choice, Text: text, Logprobs: logprobs,
 			FinishReason: q.script.finish, StopReason: orNull(q.script.stopped),
 			TokenIDs:       idsOrNull(c.ReturnIDs, idsOf(q.script.tokens)),
 			PromptTokenIDs: idsOrNull(c.ReturnIDs, c.Prompt[q.choice/c.answers()]),
 		})
 	}
-	answer.Usage = newUsage(c.promptTokens(), said)
-	answer.Usage.PromptTokensDetails = null
+	answer.Usage = newUsage(c.promptTokens(), said).whole()
 	return answer
 }
 
@@ -179,14 +243,15 @@ func (c *completion) step(e *events, s step) {
 }
 
 func (c *completion) delta(e *events, d delta) {
+	first := c.said[d.choice] == 0
+	said, logprobs := c.tell(d.choice, d.tokens, first)
 	choice := completionChoice{
-		Index: d.choice, Text: textOf(d.tokens, content), Logprobs: c.logprobs(d.tokens, d.choice),
+		Index: d.choice, Text: said, Logprobs: logprobs,
 		StopReason: orNull(d.stopped), TokenIDs: idsOrNull(c.ReturnIDs, idsOf(d.tokens)),
 	}
 	prompt := c.Prompt[d.choice/c.answers()]
-	if c.said[d.choice] == 0 {
-		choice.Text = c.echoed(d.choice) + choice.Text
-		choice.PromptTokenIDs = idsOrNull(c.ReturnIDs, prompt)
+	if first {
+		choice.PromptTokenIDs = idsOrNull(c.ReturnIDs || c.Echo, prompt)
 	}
 	c.said[d.choice] += len(d.tokens)
 	c.offset[d.choice] += utf8.RuneCountInString(choice.Text)

@@ -16,6 +16,9 @@ type Config struct {
 	// Models are the names that requests may ask for; the first is the base
 	// model, the others are further names of it. Empty is [DefaultModel].
 	Models []string
+	// APIKeys are the bearer tokens that open /v1, as vLLM's --api-key. None
+	// is no lock.
+	APIKeys []string
 	// Seed fixes all that is drawn by chance: texts, their lengths, and which
 	// tokens share a chunk.
 	Seed uint64

@@ -3,9 +3,12 @@ package vllmsim
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"net/http"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 // embeddingSize is the length of a vector for which no dimensions are asked.
@@ -17,6 +20,13 @@ type embeddingRequest struct {
 	Dimensions *int    `json:"dimensions"`
 	Format     string  `json:"encoding_format"`
 }
+
+var embeddingShape = model(
+	may("model", optional(text)),
+	need("input", promptShape),
+	may("dimensions", optional(integer)),
+	may("encoding_format", oneOf("float", "base64")),
+)
 
 type embeddingResponse struct {
 	ID      string      `json:"id"`
@@ -37,17 +47,17 @@ type embedding struct {
 // say, which costs what a pooling model's pass over it does.
 func (s *Server) embeddings(w http.ResponseWriter, r *http.Request, t trouble) {
 	var q embeddingRequest
-	if e := read(r, &q); e != nil {
+	if e := read(r, embeddingShape, &q); e != nil {
 		e.WriteTo(w)
 		return
 	}
 	model, e := s.known(q.Model)
-	if e != nil {
-		e.WriteTo(w)
+	if e != nil { // pooling has words of its own for it
+		openai.NewError(http.StatusNotFound, fmt.Sprintf("The model `%s` does not exist.", *q.Model)).WriteTo(w)
 		return
 	}
 	if len(q.Input) == 0 {
-		missing("input").WriteTo(w)
+		bad("", nil, "You must pass at least one prompt").WriteTo(w)
 		return
 	}
 	size := embeddingSize
@@ -59,12 +69,13 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request, t trouble) {
 		return
 	}
 	j := newJob(1)
+	j.pooling = true
 	answer := embeddingResponse{
 		ID: "embd-" + s.requestID(r, s.requests.Add(1)), Object: "list", Created: time.Now().Unix(), Model: model,
 	}
 	total := 0
 	for i, input := range q.Input {
-		if _, e := s.room(len(input), nil, &sampling{}); e != nil {
+		if _, e := s.room(len(input), limit{}, &sampling{}); e != nil {
 			e.WriteTo(w)
 			return
 		}
@@ -74,7 +85,7 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request, t trouble) {
 	}
 	if s.collect(w, r, j, t) {
 		answer.Usage = newUsage(total, 0)
-		answer.Usage.PromptTokensDetails = null
+		answer.Usage.PromptTokensDetails, answer.Usage.CompletionTokensDetails = null, null
 		writeJSON(w, answer)
 	}
 }

@@ -9,11 +9,12 @@ import (
 // engine steps through the work of all requests, as vLLM's engine core does:
 // one goroutine, one step after another while there is work, asleep otherwise.
 type engine struct {
-	cfg     Config
-	metrics *metrics
-	quit    chan struct{}
-	stopped chan struct{}
-	wake    chan struct{} // holds one token while there may be work
+	cfg       Config
+	metrics   *metrics
+	quit      chan struct{}
+	stopped   chan struct{}
+	abandoned chan struct{} // closed once nothing more will come of any request
+	wake      chan struct{} // holds one token while there may be work
 
 	mu      sync.Mutex
 	cache   *kvCache
@@ -24,17 +25,32 @@ type engine struct {
 func newEngine(cfg Config, m *metrics) *engine {
 	e := &engine{
 		cfg: cfg, metrics: m,
-		quit: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1),
+		quit: make(chan struct{}), stopped: make(chan struct{}), abandoned: make(chan struct{}), wake: make(chan struct{}, 1),
 		cache: newKVCache(cfg.KVCacheTokens / blockSize),
 	}
 	go e.run()
 	return e
 }
 
-// close ends the engine and all that runs in it.
+// close ends the engine. As vLLM does when it is told to stop, it gives up all
+// that runs with the finish reason "abort", and what waits without a word.
 func (e *engine) close() {
 	close(e.quit)
 	<-e.stopped
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	last := map[*job]step{}
+	for _, q := range e.running {
+		last[q.job] = append(last[q.job], delta{choice: q.choice, tokens: q.script.tokens[q.sent:q.said()], finish: "abort"})
+	}
+	for _, q := range slices.Concat(e.running, e.waiting) {
+		q.script.tokens, q.script.finish, q.script.stopped = q.script.tokens[:q.said()], "abort", ""
+	}
+	for _, q := range slices.Concat(e.running, e.waiting) {
+		q.job.put(last[q.job], true)
+		delete(last, q.job)
+	}
+	close(e.abandoned)
 }
 
 // submit puts a request at the end of the waiting line.
@@ -109,7 +125,6 @@ func (e *engine) reap() {
 	gone := func(q *sequence) bool {
 		if q.job.aborted {
 			e.cache.release(q.blocks)
-			e.metrics.finished["abort"].Inc()
 		}
 		return q.job.aborted
 	}
@@ -134,7 +149,9 @@ func (e *engine) finish(b batch) {
 		if q.computed < len(q.tokens) {
 			continue
 		}
-		said++
+		if !q.job.pooling {
+			said++
+		}
 		e.speak(q, now)
 		d, ok := q.deliver()
 		if ok && given[q.job] == nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// errClosed ends requests that run when the server is closed.
+// errClosed ends requests that come when the engine is closed.
 var errClosed = errors.New("the engine is closed")
 
 // sequence is one answer in the making.
@@ -25,12 +25,35 @@ type sequence struct {
 	blocks   []*block
 	cached   int // prompt tokens that the prefix cache had when it first ran
 
+	preempted int // times
+
 	arrived, admitted, first, last time.Time
 }
 
 func (q *sequence) said() int { return len(q.tokens) - q.prompt }
 
 func (q *sequence) done() bool { return q.said() == len(q.script.tokens) }
+
+// generated is what has been said; of an embedding nothing is.
+func (q *sequence) generated() int {
+	if q.job.pooling {
+		return 0
+	}
+	return q.said()
+}
+
+// longest is the length of the longest answer to the same prompt, and whether
+// all of them have ended.
+func (q *sequence) longest() (tokens int, all bool) {
+	first := q.choice / q.job.n * q.job.n
+	for _, s := range q.job.seqs[first : first+q.job.n] {
+		if !s.done() {
+			return 0, false
+		}
+		tokens = max(tokens, s.generated())
+	}
+	return tokens, true
+}
 
 // job is one request as the engine sees it: its sequences, and an outbox that
 // never blocks the engine.
@@ -39,6 +62,9 @@ type job struct {
 	salt  uint64 // separates prefix caches
 	n     int    // answers asked for per prompt
 	limit int    // max_tokens; 0 when the request named none
+	// pooling: a prompt is computed and nothing said. The one token of such a
+	// sequence's script stands for its vector.
+	pooling bool
 
 	// Both belong to the engine.
 	running int // sequences that have not ended
@@ -85,6 +111,13 @@ func (j *job) put(s step, ended bool) {
 	}
 }
 
+// told reports whether there is something left for next to give.
+func (j *job) told() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.steps) > 0 || j.ended
+}
+
 // next waits for the next step. It returns io.EOF after the last one, the
 // context's error when that ends first, and errClosed when the engine does.
 func (j *job) next(ctx context.Context, e *engine) (step, error) {
@@ -105,8 +138,10 @@ func (j *job) next(ctx context.Context, e *engine) (step, error) {
 		case <-j.arrival:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-e.quit:
-			return nil, errClosed
+		case <-e.abandoned:
+			if !j.told() {
+				return nil, errClosed
+			}
 		}
 	}
 }

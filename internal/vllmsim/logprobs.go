@@ -21,7 +21,7 @@ type topLogprob struct {
 
 type completionLogprobs struct {
 	TextOffset    []int                `json:"text_offset"`
-	TokenLogprobs []float64            `json:"token_logprobs"`
+	TokenLogprobs []*float64           `json:"token_logprobs"`
 	Tokens        []string             `json:"tokens"`
 	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
 }
@@ -66,11 +66,11 @@ func newChatLogprobs(tokens []token, top int) *chatLogprobs {
 // newCompletionLogprobs counts offsets in characters from the start of the
 // answer.
 func newCompletionLogprobs(tokens []token, top, offset int) *completionLogprobs {
-	l := &completionLogprobs{TextOffset: []int{}, TokenLogprobs: []float64{}, Tokens: []string{}, TopLogprobs: []map[string]float64{}}
+	l := &completionLogprobs{TextOffset: []int{}, TokenLogprobs: []*float64{}, Tokens: []string{}, TopLogprobs: []map[string]float64{}}
 	for _, t := range tokens {
 		l.TextOffset = append(l.TextOffset, offset)
 		l.Tokens = append(l.Tokens, unpack(t.id))
-		l.TokenLogprobs = append(l.TokenLogprobs, logprob(t.id, 0))
+		l.TokenLogprobs = append(l.TokenLogprobs, new(logprob(t.id, 0)))
 		best := map[string]float64{unpack(t.id): logprob(t.id, 0)}
 		for rank := 1; rank < top; rank++ {
 			best[rival(t.id, rank)] = logprob(t.id, rank)
@@ -80,3 +80,7 @@ func newCompletionLogprobs(tokens []token, top, offset int) *completionLogprobs 
 	}
 	return l
 }
+
+// forget the first token's: nothing comes before a prompt that would make its
+// first token likely.
+func (l *completionLogprobs) forget() { l.TokenLogprobs[0], l.TopLogprobs[0] = nil, nil }

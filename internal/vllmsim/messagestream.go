@@ -2,6 +2,7 @@ package vllmsim
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
@@ -14,7 +15,6 @@ type messageStream struct {
 	kind    string // of the open block; empty for none
 	index   int    // of the open block, or of the next one
 	said    int
-	finish  string
 }
 
 type anthropicEvent struct {
@@ -27,30 +27,34 @@ type anthropicEvent struct {
 }
 
 type anthropicDelta struct {
-	Type        string  `json:"type,omitempty"`
-	Text        *string `json:"text,omitempty"`
-	Thinking    *string `json:"thinking,omitempty"`
-	PartialJSON *string `json:"partial_json,omitempty"`
-	StopReason  *string `json:"stop_reason,omitempty"`
+	Type         string          `json:"type,omitempty"`
+	Text         *string         `json:"text,omitempty"`
+	Thinking     *string         `json:"thinking,omitempty"`
+	PartialJSON  *string         `json:"partial_json,omitempty"`
+	Signature    string          `json:"signature,omitempty"`
+	StopReason   json.RawMessage `json:"stop_reason,omitempty"`
+	StopSequence json.RawMessage `json:"stop_sequence,omitempty"`
 }
 
 func (m *messageStream) open(*events) {}
 
 func (m *messageStream) step(e *events, s step) {
-	if !m.started {
-		m.started = true
-		// type and role are left out: vLLM does not set them itself here.
-		m.event(e, anthropicEvent{Type: "message_start", Message: &anthropicMessage{
-			ID: m.id, Content: []anthropicBlock{}, Model: m.model, Usage: anthropicUsage{InputTokens: len(m.prompt)},
-		}})
-	}
+	m.begin(e)
 	for _, d := range s {
 		m.said += len(d.tokens)
 		m.words(e, d.tokens)
-		if d.finish != "" {
-			m.finish = m.reason(m.job.seqs[d.choice].script.tokens, d.finish)
-		}
 	}
+}
+
+func (m *messageStream) begin(e *events) {
+	if m.started {
+		return
+	}
+	m.started = true
+	m.event(e, anthropicEvent{Type: "message_start", Message: &anthropicMessage{
+		ID: m.id, Type: "message", Role: "assistant", Content: []anthropicBlock{}, Model: m.model,
+		StopReason: null, StopSequence: null, Usage: anthropicUsage{InputTokens: len(m.prompt)},
+	}})
 }
 
 func (m *messageStream) words(e *events, tokens []token) {
@@ -90,6 +94,9 @@ func (m *messageStream) stop(e *events) {
 	if m.kind == "" {
 		return
 	}
+	if m.kind == "thinking" {
+		m.delta(e, anthropicDelta{Type: "signature_delta", Signature: m.signature()})
+	}
 	m.event(e, anthropicEvent{Type: "content_block_stop", Index: m.at()})
 	m.kind = ""
 	m.index++
@@ -101,16 +108,26 @@ func (m *messageStream) at() *int {
 }
 
 func (m *messageStream) close(e *events) {
+	m.begin(e)
 	m.stop(e)
+	reason, sequence := m.stopped(m.job.seqs[0])
+	if m.said == 0 { // given up in the queue: vLLM takes no reason for a good one
+		reason = encodeJSON("end_turn")
+	}
 	m.event(e, anthropicEvent{
-		Type: "message_delta", Delta: &anthropicDelta{StopReason: stopReason(m.finish)},
+		Type: "message_delta", Delta: &anthropicDelta{StopReason: reason, StopSequence: sequence},
 		Usage: &anthropicUsage{len(m.prompt), m.said},
 	})
 	m.event(e, anthropicEvent{Type: "message_stop"})
 }
 
+// fail does not say what went wrong: vLLM reads chat's error as if it were a
+// chunk, and reports that it is none (message_stream_converter).
 func (m *messageStream) fail(e *events, err openai.Error) {
+	const lacks = "\n%s\n  Field required [type=missing, input_value={'error': {'message': 'In...am': None, 'code': 500}}, input_type=dict]\n" +
+		"    For further information visit https://errors.pydantic.dev/2.14/v/missing"
 	err.Type = "internal_error"
+	err.Message = "2 validation errors for ChatCompletionStreamResponse" + fmt.Sprintf(lacks+lacks, "model", "choices")
 	e.named("error", newAnthropicError(err))
 }
 

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -16,8 +17,9 @@ var (
 		1, 2.5, 5, 7.5, 10, 20, 40, 80}
 	latencyBuckets = []float64{.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60,
 		120, 240, 480, 960, 1920, 7680}
-	iterationBuckets = []float64{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}
-	nBuckets         = []float64{1, 2, 5, 10, 20}
+	iterationBuckets  = []float64{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}
+	nBuckets          = []float64{1, 2, 5, 10, 20}
+	preemptionBuckets = []float64{1, 2, 3, 4, 5, 10, 20}
 )
 
 // metrics are what vLLM exports of the things that this engine has; what it
@@ -29,12 +31,13 @@ type metrics struct {
 
 	prefixQueries, prefixHits, preemptions                    prometheus.Counter
 	promptTokens, promptCached, promptComputed, promptHits    prometheus.Counter
+	cachedDevice                                              prometheus.Counter
 	generationTokens                                          prometheus.Counter
 	finished                                                  map[string]prometheus.Counter
 	ttft, interToken, perToken                                prometheus.Histogram
 	e2e, queue, inference, prefill, decode                    prometheus.Histogram
 	prompt, generation, maxGeneration, maxTokens, n, computed prometheus.Histogram
-	iteration                                                 prometheus.Histogram
+	iteration, preempted                                      prometheus.Histogram
 }
 
 func newMetrics(cfg Config) *metrics {
@@ -54,8 +57,14 @@ func newMetrics(cfg Config) *metrics {
 	const bySource = "Number of prompt tokens, by where their KV came from."
 	m.promptComputed = r.counter("prompt_tokens_by_source", bySource, prometheus.Labels{"source": "local_compute"})
 	m.promptHits = r.counter("prompt_tokens_by_source", bySource, prometheus.Labels{"source": "local_cache_hit"})
+	r.counter("prompt_tokens_by_source", bySource, prometheus.Labels{"source": "external_kv_transfer"})
+	const byTier = "Prompt tokens that a prefix cache had, by the tier that had them."
+	m.cachedDevice = r.counter("prompt_tokens_cached_by_source", byTier, prometheus.Labels{"source": "device"})
+	for _, tier := range []string{"host", "disk", "p2p", "external_unspecified"} {
+		r.counter("prompt_tokens_cached_by_source", byTier, prometheus.Labels{"source": tier})
+	}
 	m.generationTokens = r.counter("generation_tokens", "Number of generation tokens processed.", nil)
-	for _, reason := range []string{"stop", "length", "abort"} {
+	for _, reason := range []string{"stop", "length", "abort", "error", "repetition"} {
 		m.finished[reason] = r.counter("request_success", "Count of successfully processed requests.", prometheus.Labels{"finished_reason": reason})
 	}
 
@@ -77,7 +86,11 @@ func newMetrics(cfg Config) *metrics {
 	m.computed = r.histogram("request_prefill_kv_computed_tokens", "Prompt tokens of a request that the prefix cache did not have.", sizes)
 	m.iteration = r.histogram("iteration_tokens_total", "Number of tokens per engine step.", iterationBuckets)
 
+	m.preempted = r.histogram("request_num_preemptions", "How often a request was preempted.", preemptionBuckets)
+
+	m.registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.info(cfg)
+	m.idle(cfg, r)
 	return m
 }
 
@@ -88,8 +101,30 @@ func (m *metrics) info(cfg Config) {
 		"block_size":            strconv.Itoa(blockSize),
 		"num_gpu_blocks":        strconv.Itoa(cfg.KVCacheTokens / blockSize),
 		"enable_prefix_caching": "True",
+		"kv_cache_size_tokens":  strconv.Itoa(cfg.KVCacheTokens / blockSize * blockSize),
 	})
 	g.Set(1)
+}
+
+// idle are metrics of parts that this engine does not have, at what vLLM gives
+// for them where they are not in use.
+func (m *metrics) idle(cfg Config, r registrar) {
+	r.gauge("num_requests_waiting_by_reason", "Number of requests waiting, by reason.", prometheus.Labels{"reason": "deferred"})
+	for _, name := range []string{"external_prefix_cache_queries", "external_prefix_cache_hits", "mm_cache_queries", "mm_cache_hits",
+		"estimated_flops_per_gpu", "estimated_read_bytes_per_gpu", "estimated_write_bytes_per_gpu"} {
+		r.counter(name, "Not in use.", nil)
+	}
+	for _, state := range []string{"awake", "weights_offloaded", "discard_all"} {
+		g := r.gauge("engine_sleep_state", "1 for the state that the engine is in.", prometheus.Labels{"sleep_state": state})
+		if state == "awake" {
+			g.Set(1)
+		}
+	}
+	// These are the server's, not the engine's.
+	server := registrar{prometheus.WrapRegistererWith(prometheus.Labels{"model_name": cfg.Models[0]}, m.registry)}
+	for _, reason := range []string{"max_num_queued_reqs", "max_num_queued_tokens"} {
+		server.counter("admission_rejections", "Requests that a limit of the queue refused.", prometheus.Labels{"reason": reason})
+	}
 }
 
 func (m *metrics) handler() http.Handler {
@@ -117,13 +152,15 @@ func (m *metrics) step(prefill, said int) {
 func (m *metrics) firstToken(q *sequence) {
 	m.promptTokens.Add(float64(q.prompt))
 	m.promptCached.Add(float64(q.cached))
+	m.cachedDevice.Add(float64(q.cached))
 	m.promptHits.Add(float64(q.cached))
 	m.promptComputed.Add(float64(q.prompt - q.cached))
 	m.ttft.Observe(q.first.Sub(q.arrived).Seconds())
 }
 
-// finish records a sequence that has said all. Those that were aborted are only
-// counted.
+// finish records a sequence that has said all. One that was aborted is in none
+// of these: vLLM forgets a request with its client, and finished_reason="abort"
+// counts only what the engine itself gave up.
 func (m *metrics) finish(q *sequence) {
 	m.finished[q.script.finish].Inc()
 	m.e2e.Observe(q.last.Sub(q.arrived).Seconds())
@@ -132,20 +169,15 @@ func (m *metrics) finish(q *sequence) {
 	m.prefill.Observe(q.first.Sub(q.admitted).Seconds())
 	m.decode.Observe(q.last.Sub(q.first).Seconds())
 	m.prompt.Observe(float64(q.prompt))
-	m.generation.Observe(float64(q.said()))
+	m.generation.Observe(float64(q.generated()))
 	m.computed.Observe(float64(q.prompt - q.cached))
-	if said := q.said(); said > 1 {
-		m.perToken.Observe(q.last.Sub(q.first).Seconds() / float64(said-1))
-	}
+	m.perToken.Observe(q.last.Sub(q.first).Seconds() / float64(max(1, q.said()-1)))
+	m.preempted.Observe(float64(q.preempted))
 	if q.job.limit > 0 {
 		m.maxTokens.Observe(float64(q.job.limit))
 	}
-	if q.job.running == 0 {
+	if longest, all := q.longest(); all {
 		m.n.Observe(float64(q.job.n))
-		longest := 0
-		for _, s := range q.job.seqs {
-			longest = max(longest, s.said())
-		}
 		m.maxGeneration.Observe(float64(longest))
 	}
 }

@@ -2,61 +2,194 @@ package vllmsim
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
+// OpenAI's Responses API, as vllm/entrypoints/openai/responses has it. Nothing is
+// stored, which is vLLM's default: each answer is forgotten once it is given.
+
 type responsesRequest struct {
-	Model           *string      `json:"model"`
-	Input           inputItems   `json:"input"`
-	Instructions    *string      `json:"instructions"`
-	MaxOutputTokens *int         `json:"max_output_tokens"`
-	Temperature     *float64     `json:"temperature"`
-	TopP            *float64     `json:"top_p"`
-	Stream          bool         `json:"stream"`
-	Template        templateArgs `json:"chat_template_kwargs"`
+	Background        bool              `json:"background"`
+	Include           []string          `json:"include"`
+	Input             inputItems        `json:"input"`
+	Instructions      *string           `json:"instructions"`
+	MaxOutputTokens   *int              `json:"max_output_tokens"`
+	MaxToolCalls      *int              `json:"max_tool_calls"`
+	Metadata          json.RawMessage   `json:"metadata"`
+	Model             *string           `json:"model"`
+	ParallelToolCalls *bool             `json:"parallel_tool_calls"`
+	PreviousID        *string           `json:"previous_response_id"`
+	Reasoning         json.RawMessage   `json:"reasoning"`
+	ServiceTier       string            `json:"service_tier"`
+	Stream            bool              `json:"stream"`
+	Temperature       *float64          `json:"temperature"`
+	Text              json.RawMessage   `json:"text"`
+	ToolChoice        json.RawMessage   `json:"tool_choice"`
+	Tools             []json.RawMessage `json:"tools"`
+	TopLogprobs       int               `json:"top_logprobs"`
+	TopP              *float64          `json:"top_p"`
+	Truncation        string            `json:"truncation"`
+	User              *string           `json:"user"`
+	IncludeStop       bool              `json:"include_stop_str_in_output"`
+	PresencePenalty   *float64          `json:"presence_penalty"`
+	FrequencyPenalty  *float64          `json:"frequency_penalty"`
+	RequestID         string            `json:"request_id"`
+	CacheSalt         string            `json:"cache_salt"`
+	Seed              *int64            `json:"seed"`
+	Stop              oneOrMany         `json:"stop"`
+	IgnoreEOS         bool              `json:"ignore_eos"`
+	Template          templateArgs      `json:"chat_template_kwargs"`
+}
+
+// responsesShape has the fields that a client may get wrong, in vLLM's order. Of
+// an item of the input, vLLM tries some fifty types and lists what is wrong with
+// each; here it is a message, if it is not of a type of its own.
+var responsesShape = model(
+	may("background", optional(boolean)),
+	may("include", optional(listOf(oneOf("code_interpreter_call.outputs", "computer_call_output.output.image_url",
+		"file_search_call.results", "message.input_image.image_url", "message.output_text.logprobs", "reasoning.encrypted_content")))),
+	need("input", either(text, listOf(inputItem))),
+	may("instructions", optional(text)),
+	may("max_output_tokens", optional(integer)),
+	may("max_tool_calls", optional(integer)),
+	may("metadata", optional(asIs(dict))),
+	may("model", optional(text)),
+	may("parallel_tool_calls", optional(boolean)),
+	may("previous_response_id", optional(text)),
+	may("reasoning", optional(asIs(dict))),
+	may("service_tier", oneOf("auto", "default", "flex", "scale", "priority")),
+	may("stream", optional(boolean)),
+	may("temperature", optional(number)),
+	may("text", optional(asIs(model(may("format", optional(model(need("type", oneOf("text", "json_schema", "json_object"))))))))),
+	may("tool_choice", either(oneOf("none", "auto", "required"), asIs(dict))),
+	may("tools", listOf(asIs(model(need("type", text))))),
+	may("top_logprobs", optional(integer)),
+	may("top_p", optional(number)),
+	may("truncation", optional(oneOf("auto", "disabled"))),
+	may("user", optional(text)),
+	may("include_stop_str_in_output", boolean),
+	may("presence_penalty", optional(number)),
+	may("frequency_penalty", optional(number)),
+	may("request_id", text),
+	may("cache_salt", optional(text)),
+	may("seed", optional(integer)),
+	may("stop", optional(either(text, listOf(text)))),
+	may("ignore_eos", boolean),
+	may("chat_template_kwargs", optional(dict)),
+)
+
+func inputItem(at string, in json.RawMessage) (json.RawMessage, []fault) {
+	if kind := unquote(fieldsOf(in)["type"]); kind != "" && kind != "message" {
+		return in, nil
+	}
+	return asIs(model(need("role", oneOf("user", "assistant", "system", "developer")), need("content", either(text, listOf(dict)))))(at, in)
+}
+
+// responsesEarly are the rules that vLLM holds a body to before it looks at fields.
+func responsesEarly(given fields) *openai.Error {
+	choice := unquote(given["tool_choice"])
+	named := fieldsOf(given["tool_choice"])
+	name := unquote(named["name"])
+	function := unquote(named["type"]) == "function" || unquote(named["type"]) == "custom"
+	var tools []fields
+	json.Unmarshal(given["tools"], &tools) // what is no list of objects is refused later
+	switch {
+	case choice == "required" && len(tools) == 0:
+		return bad("tool_choice", nil, "Tool choice 'required' must be specified with 'tools' parameter.")
+	case function && !slices.ContainsFunc(tools, func(t fields) bool { return unquote(t["name"]) == name }):
+		return bad("tool_choice", nil, "Tool choice 'function' not found in 'tools' parameter.")
+	case given.has("prompt"):
+		return bad("prompt", nil, "prompt template is not supported")
+	case given.truthy("background") && string(given["store"]) == "false":
+		return bad("background", nil, "background can only be used when `store` is true")
+	}
+	return nil
 }
 
 // inputItems are the turns of a conversation, or one user's turn as text. Items
-// that are not messages are left out.
+// that the toy template has no place for are left out.
 type inputItems []message
 
 func (i *inputItems) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		*i = inputItems{{Role: "user", Content: messageText{text: text}}}
+	if data[0] == '"' {
+		*i = inputItems{{Role: "user", Content: messageText{text: unquote(data)}}}
 		return nil
 	}
-	var items []message
-	if err := json.Unmarshal(data, &items); err != nil {
-		return mistyped("input", "string")
+	var items []struct {
+		message
+		Type   string          `json:"type"`
+		Output json.RawMessage `json:"output"`
 	}
-	for _, item := range items {
-		if item.Role != "" {
-			*i = append(*i, item)
+	if err := json.Unmarshal(data, &items); err != nil {
+		return err
+	}
+	var raw []json.RawMessage
+	json.Unmarshal(data, &raw)
+	for n, item := range items {
+		switch {
+		case item.Type == "function_call":
+			*i = append(*i, message{Role: "assistant", ToolCalls: raw[n]})
+		case item.Type == "function_call_output":
+			*i = append(*i, message{Role: "tool", Content: messageText{text: string(item.Output)}})
+		case item.Role != "":
+			*i = append(*i, item.message)
 		}
 	}
 	return nil
 }
 
+// logprobs is how many alternatives of each token are to be told; -1 where not
+// even the token's own is.
+func (q *responsesRequest) logprobs() int {
+	if !slices.Contains(q.Include, "message.output_text.logprobs") {
+		return -1
+	}
+	return q.TopLogprobs
+}
+
 // chat is the same request to chat completions.
 func (q *responsesRequest) chat() *chatRequest {
-	c := &chatRequest{Messages: q.Input, MaxCompletionTokens: q.MaxOutputTokens, Template: q.Template}
+	c := &chatRequest{Messages: q.Input, MaxCompletionTokens: q.MaxOutputTokens, limitName: "max_output_tokens", Template: q.Template}
 	c.Model, c.Temperature, c.TopP, c.Stream = q.Model, q.Temperature, q.TopP, q.Stream
+	c.Seed, c.Stop, c.IncludeStop, c.IgnoreEOS, c.CacheSalt = q.Seed, q.Stop, q.IncludeStop, q.IgnoreEOS, q.CacheSalt
+	if top := q.logprobs(); top >= 0 {
+		c.Logprobs, c.TopLogprobs = true, top
+	}
 	if q.Instructions != nil {
 		c.Messages = append([]message{{Role: "system", Content: messageText{text: *q.Instructions}}}, c.Messages...)
+	}
+	if effort := unquote(fieldsOf(q.Reasoning)["effort"]); effort != "" {
+		c.Template.EnableThinking = effort != "none"
+	}
+	for _, t := range q.Tools {
+		var spec toolFunctionSpec
+		if unquote(fieldsOf(t)["type"]) == "function" && json.Unmarshal(t, &spec) == nil {
+			c.Tools = append(c.Tools, tool{"function", spec})
+		}
+	}
+	c.ToolChoice.mode = unquote(q.ToolChoice)
+	if name := unquote(fieldsOf(q.ToolChoice)["name"]); name != "" {
+		c.ToolChoice = toolChoice{"named", name}
+	}
+	if format := fieldsOf(fieldsOf(q.Text)["format"]); format != nil { // chat has one more wrapping
+		json.Unmarshal(encodeJSON(map[string]any{"type": format["type"], "json_schema": format}), &c.ResponseFormat)
 	}
 	return c
 }
 
 func (s *Server) responses(w http.ResponseWriter, r *http.Request, t trouble) {
 	var q responsesRequest
-	if e := read(r, &q); e != nil {
+	if e := read(r, responsesShape, &q, responsesEarly); e != nil {
 		e.WriteTo(w)
 		return
 	}
-	if q.Input == nil {
-		missing("input").WriteTo(w)
+	if e := s.checkStored(&q); e != nil {
+		e.WriteTo(w)
 		return
 	}
 	c, e := s.converse(r, q.chat())
@@ -64,7 +197,10 @@ func (s *Server) responses(w http.ResponseWriter, r *http.Request, t trouble) {
 		e.WriteTo(w)
 		return
 	}
-	a := &answer{conversation: c, asked: &q, id: "resp_" + strings.TrimPrefix(c.id, "chatcmpl-")}
+	a := &answer{conversation: c, asked: &q, id: q.RequestID, room: s.cfg.MaxModelLen - len(c.prompt)}
+	if a.id == "" {
+		a.id = "resp_" + s.uuid(c.ordinal)
+	}
 	if q.Stream {
 		s.stream(w, r, c.job, t, &responseStream{answer: a})
 		return
@@ -75,130 +211,33 @@ func (s *Server) responses(w http.ResponseWriter, r *http.Request, t trouble) {
 	}
 }
 
-// answer is a conversation told as output items: reasoning, then a message.
-type answer struct {
-	*conversation
-	asked  *responsesRequest
-	id     string
-	output []outputItem
-	end    string // finish reason; empty while it goes on
-}
-
-type responseObject struct {
-	ID                 string            `json:"id"`
-	CreatedAt          int64             `json:"created_at"`
-	IncompleteDetails  *incomplete       `json:"incomplete_details"`
-	Instructions       *string           `json:"instructions"`
-	Metadata           json.RawMessage   `json:"metadata"`
-	Model              string            `json:"model"`
-	Object             string            `json:"object"`
-	Output             []outputItem      `json:"output"`
-	ParallelToolCalls  bool              `json:"parallel_tool_calls"`
-	Temperature        float64           `json:"temperature"`
-	ToolChoice         string            `json:"tool_choice"`
-	Tools              []json.RawMessage `json:"tools"`
-	TopP               float64           `json:"top_p"`
-	Background         bool              `json:"background"`
-	MaxOutputTokens    *int              `json:"max_output_tokens"`
-	PreviousResponseID *string           `json:"previous_response_id"`
-	ServiceTier        string            `json:"service_tier"`
-	Status             string            `json:"status"`
-	Truncation         string            `json:"truncation"`
-	Usage              *responseUsage    `json:"usage"`
-}
-
-type incomplete struct {
-	Reason string `json:"reason"`
-}
-
-type responseUsage struct {
-	InputTokens        int                `json:"input_tokens"`
-	InputTokensDetails responseCached     `json:"input_tokens_details"`
-	OutputTokens       int                `json:"output_tokens"`
-	OutputDetails      responseOutputInfo `json:"output_tokens_details"`
-	TotalTokens        int                `json:"total_tokens"`
-}
-
-type responseCached struct {
-	CachedTokens int `json:"cached_tokens"`
-}
-
-type responseOutputInfo struct {
-	ReasoningTokens int `json:"reasoning_tokens"`
-}
-
-type outputItem struct {
-	ID      string       `json:"id"`
-	Summary []string     `json:"summary,omitzero"` // of reasoning: there, and empty
-	Content []outputPart `json:"content"`
-	Role    string       `json:"role,omitempty"`
-	Status  string       `json:"status"`
-	Type    string       `json:"type"`
-}
-
-type outputPart struct {
-	Annotations []string `json:"annotations,omitzero"` // of text: there, and empty
-	Text        string   `json:"text"`
-	Type        string   `json:"type"`
-	Logprobs    []string `json:"logprobs,omitzero"`
-}
-
-// item is a message, or reasoning.
-func (a *answer) item(p part, status string, parts ...outputPart) outputItem {
-	out := outputItem{Content: append([]outputPart{}, parts...), Status: status}
-	out.ID = hex16(mixString(uint64(p), a.id))
-	if p == reasoning {
-		out.ID, out.Type, out.Summary = "rs_"+out.ID, "reasoning", []string{}
-		return out
+// checkStored refuses what needs an earlier answer, or to be one.
+func (s *Server) checkStored(q *responsesRequest) *openai.Error {
+	if _, e := s.known(q.Model); e != nil {
+		return e
 	}
-	out.ID, out.Type, out.Role = "msg_"+out.ID, "message", "assistant"
-	return out
+	if q.Background {
+		e := openai.NewError(http.StatusBadRequest, "This vLLM engine does not support `store=True` and therefore does not support the background mode. "+
+			"To enable these features, set the environment variable `VLLM_ENABLE_RESPONSES_API_STORE=1` when launching the vLLM server.")
+		param := "background"
+		e.Type, e.Param = "invalid_request_error", &param
+		return &e
+	}
+	if q.PreviousID != nil {
+		return notStored(*q.PreviousID)
+	}
+	return nil
 }
 
-func newPart(p part, text string) outputPart {
-	if p == reasoning {
-		return outputPart{Text: text, Type: "reasoning_text"}
-	}
-	return outputPart{Annotations: []string{}, Text: text, Type: "output_text", Logprobs: []string{}}
+func notStored(id string) *openai.Error {
+	e := openai.NewError(http.StatusNotFound, fmt.Sprintf("Response with id '%s' not found.", id))
+	param := "response_id"
+	e.Type, e.Param = "invalid_request_error", &param
+	return &e
 }
 
-// finish makes the whole output.
-func (a *answer) finish() {
-	q := a.job.seqs[0]
-	a.end = q.script.finish
-	for _, p := range []part{reasoning, content} {
-		if text := textOf(q.script.tokens, p); text != "" {
-			a.output = append(a.output, a.item(p, "completed", newPart(p, text)))
-		}
-	}
-}
-
-// response is the answer as far as it has come.
-func (a *answer) response() responseObject {
-	out := responseObject{
-		ID: a.id, CreatedAt: a.created, Instructions: a.asked.Instructions, Model: a.model, Object: "response",
-		Output: append([]outputItem{}, a.output...), ParallelToolCalls: true, Temperature: 1,
-		ToolChoice: "auto", Tools: []json.RawMessage{}, TopP: 1, MaxOutputTokens: a.asked.MaxOutputTokens,
-		ServiceTier: "auto", Status: "in_progress", Truncation: "disabled",
-	}
-	if a.Temperature != nil {
-		out.Temperature = *a.Temperature
-	}
-	if a.TopP != nil {
-		out.TopP = *a.TopP
-	}
-	if a.end == "" {
-		return out
-	}
-	tokens := a.job.seqs[0].script.tokens
-	out.Status = "completed"
-	if a.end == "length" {
-		out.Status, out.IncompleteDetails = "incomplete", &incomplete{"max_output_tokens"}
-	}
-	out.Usage = &responseUsage{
-		InputTokens: len(a.prompt), InputTokensDetails: responseCached{a.job.seqs[0].cached},
-		OutputTokens: len(tokens), OutputDetails: responseOutputInfo{count(tokens, reasoning)},
-		TotalTokens: len(a.prompt) + len(tokens),
-	}
-	return out
+// storedResponse is GET /v1/responses/{id}, and POST …/{id}/cancel.
+func (s *Server) storedResponse(w http.ResponseWriter, r *http.Request) {
+	id, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v1/responses/"), "/")
+	notStored(id).WriteTo(w)
 }

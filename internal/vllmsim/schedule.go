@@ -108,5 +108,6 @@ func (e *engine) preempt() {
 	e.cache.release(q.blocks)
 	q.blocks = nil // and admit starts over
 	e.waiting = slices.Insert(e.waiting, 0, q)
+	q.preempted++
 	e.metrics.preemptions.Inc()
 }

@@ -3,6 +3,7 @@ package vllmsim
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -109,6 +110,27 @@ func sampleObject(b *strings.Builder, rng *rand.Rand, s schema, depth int) {
 		sampleInto(b, rng, p.schema, depth+1)
 	}
 	b.WriteString("}")
+}
+
+// strange is a type in a schema that JSON has not; empty for none.
+func strange(text json.RawMessage, depth int) string {
+	var s schema
+	if json.Unmarshal(text, &s) != nil || depth > maxDepth {
+		return ""
+	}
+	if k := s.kind(); k != "" && !slices.Contains([]string{"string", "integer", "number", "boolean", "null", "array", "object"}, k) {
+		return k
+	}
+	inner := slices.Concat([]json.RawMessage{s.Items}, s.AnyOf, s.OneOf)
+	for _, p := range s.Properties {
+		inner = append(inner, p.schema)
+	}
+	for _, t := range inner {
+		if k := strange(t, depth+1); k != "" {
+			return k
+		}
+	}
+	return ""
 }
 
 // kind is the type, or the first of several.

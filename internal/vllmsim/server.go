@@ -15,7 +15,9 @@ package vllmsim
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +28,7 @@ import (
 )
 
 // Version is the vLLM release whose wire format is followed.
-const Version = "0.29.0"
+const Version = "0.32.0"
 
 // Server is one vLLM server with one engine.
 type Server struct {
@@ -56,6 +58,8 @@ func New(cfg Config) (*Server, error) {
 		"/v1/chat/completions":      {"POST": s.generation(s.chat)},
 		"/v1/completions":           {"POST": s.generation(s.completions)},
 		"/v1/responses":             {"POST": s.generation(s.responses)},
+		"/v1/responses/{}":          {"GET": s.storedResponse},
+		"/v1/responses/{}/cancel":   {"POST": s.storedResponse},
 		"/v1/messages":              {"POST": s.generation(s.messages)},
 		"/v1/messages/count_tokens": {"POST": s.countTokens},
 		"/v1/embeddings":            {"POST": s.generation(s.embeddings)},
@@ -72,12 +76,30 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
+// responseID is a path that names a response.
+var responseID = regexp.MustCompile(`^/v1/responses/[^/]+(/cancel)?$`)
+
 // Close ends the engine. Requests that run are cut off, as when a process ends.
 func (s *Server) Close() { s.close.Do(s.engine.close) }
 
 // ServeHTTP answers as FastAPI does where no route fits.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	methods, ok := s.routes[r.URL.Path]
+	w.Header().Set("Server", "uvicorn")
+	if r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
+		refuseOrigin(w, r)
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, "/v1") && !s.opens(r.Header.Get("Authorization")) {
+		writeStatus(w, http.StatusUnauthorized, map[string]string{"error": "Unauthorized"})
+		return
+	}
+	w.Header().Set("Vary", "Origin")
+	methods, ok := s.routes[responseID.ReplaceAllString(r.URL.Path, "/v1/responses/{}$1")]
+	if bare := strings.TrimSuffix(r.URL.Path, "/"); !ok && s.routes[bare] != nil {
+		w.Header().Set("Location", "http://"+r.Host+bare)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	}
 	if !ok {
 		writeStatus(w, http.StatusNotFound, detail{"Not Found"})
 		return
@@ -94,6 +116,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	handle(w, r)
+}
+
+// opens reports whether a client with that header may use /v1. Everything else
+// is open to everybody, as with vLLM.
+func (s *Server) opens(authorization string) bool {
+	scheme, key, _ := strings.Cut(authorization, " ")
+	return len(s.cfg.APIKeys) == 0 || strings.EqualFold(scheme, "bearer") && slices.Contains(s.cfg.APIKeys, key)
+}
+
+// refuseOrigin answers a browser's preflight: vLLM allows no other origin unless
+// it is told to.
+func refuseOrigin(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network")
+	h.Set("Access-Control-Allow-Methods", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, QUERY")
+	h.Set("Access-Control-Max-Age", "600")
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+		h.Set("Access-Control-Allow-Headers", asked)
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(http.StatusBadRequest)
+	io.WriteString(w, "Disallowed CORS origin")
 }
 
 type detail struct {
@@ -123,10 +167,9 @@ func (s *Server) requestID(r *http.Request, n uint64) string {
 	return s.uuid(n)
 }
 
-// uuid is 32 hex digits that depend on the seed.
+// uuid is 16 hex digits that depend on the seed.
 func (s *Server) uuid(n uint64) string {
-	high := mix(s.cfg.Seed, n)
-	return fmt.Sprintf("%016x%016x", high, mix(high, n))
+	return fmt.Sprintf("%016x", mix(s.cfg.Seed, n))
 }
 
 // fingerprint is vLLM's: its version, and a hash of the engine's configuration.

@@ -16,7 +16,7 @@ type dialect interface {
 	open(*events)
 	step(*events, step)
 	close(*events)
-	// fail ends a stream that has begun.
+	// fail ends a stream that has begun; without an event the connection breaks.
 	fail(*events, openai.Error)
 }
 
@@ -123,6 +123,9 @@ func (o *sender) trip() error {
 			o.w.Write(event)
 		}
 		err = errFailed
+		if e.list == nil {
+			err = errCut
+		}
 	}
 	if err != nil || o.sent == 0 {
 		o.rc.Flush()

@@ -2,8 +2,6 @@ package vllmsim
 
 import (
 	"net/http"
-
-	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 type tokenizeRequest struct {
@@ -16,6 +14,27 @@ type tokenizeRequest struct {
 	ReturnTokenStrs     bool      `json:"return_token_strs"`
 }
 
+// tokenizeShape is TokenizeCompletionRequest or TokenizeChatRequest
+// (vllm/entrypoints/serve/tokenize/protocol.py).
+var tokenizeShape = either(
+	model(
+		may("model", optional(text)),
+		need("prompt", text),
+		may("add_special_tokens", boolean),
+		may("return_token_strs", optional(boolean)),
+	),
+	model(
+		may("model", optional(text)),
+		need("messages", listOf(messageShape)),
+		may("add_generation_prompt", boolean),
+		may("return_token_strs", optional(boolean)),
+		may("add_special_tokens", boolean),
+		may("tools", optional(listOf(toolShape))),
+	),
+)
+
+var detokenizeShape = model(may("model", optional(text)), need("tokens", listOf(least(0, integer))))
+
 type tokenizeResponse struct {
 	Count       int      `json:"count"`
 	MaxModelLen int      `json:"max_model_len"`
@@ -24,21 +43,19 @@ type tokenizeResponse struct {
 }
 
 // tokens are those that the same prompt has on the generating endpoints.
-func (q *tokenizeRequest) tokens() ([]int, *openai.Error) {
+func (q *tokenizeRequest) tokens() []int {
 	switch {
 	case q.Messages != nil:
-		return encode(render(q.Messages, q.Tools, q.AddGenerationPrompt == nil || *q.AddGenerationPrompt)), nil
-	case q.Prompt == nil:
-		return nil, missing("prompt")
+		return encode(render(q.Messages, q.Tools, q.AddGenerationPrompt == nil || *q.AddGenerationPrompt, false))
 	case q.AddSpecialTokens == nil || *q.AddSpecialTokens:
-		return withBOS(*q.Prompt), nil
+		return withBOS(*q.Prompt)
 	}
-	return encode(*q.Prompt), nil
+	return encode(*q.Prompt)
 }
 
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 	var q tokenizeRequest
-	if e := read(r, &q); e != nil {
+	if e := read(r, tokenizeShape, &q); e != nil {
 		e.WriteTo(w)
 		return
 	}
@@ -46,11 +63,7 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 		e.WriteTo(w)
 		return
 	}
-	ids, e := q.tokens()
-	if e != nil {
-		e.WriteTo(w)
-		return
-	}
+	ids := q.tokens()
 	answer := tokenizeResponse{Count: len(ids), MaxModelLen: s.cfg.MaxModelLen, Tokens: ids}
 	if q.ReturnTokenStrs {
 		for _, id := range ids {
@@ -65,16 +78,12 @@ func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 		Model  *string `json:"model"`
 		Tokens []int   `json:"tokens"`
 	}
-	if e := read(r, &q); e != nil {
+	if e := read(r, detokenizeShape, &q); e != nil {
 		e.WriteTo(w)
 		return
 	}
 	if _, e := s.known(q.Model); e != nil {
 		e.WriteTo(w)
-		return
-	}
-	if q.Tokens == nil {
-		missing("tokens").WriteTo(w)
 		return
 	}
 	writeJSON(w, map[string]string{"prompt": decode(q.Tokens)})

@@ -2,7 +2,6 @@ package vllmsim
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -27,38 +26,70 @@ type toolChoice struct {
 }
 
 func (c *toolChoice) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" || json.Unmarshal(data, &c.mode) == nil {
-		return nil
+	if data[0] != '{' {
+		return json.Unmarshal(data, &c.mode)
 	}
 	var named struct {
-		Function *struct {
+		Function struct {
 			Name string `json:"name"`
 		} `json:"function"`
 	}
-	if err := json.Unmarshal(data, &named); err != nil || named.Function == nil || named.Function.Name == "" {
-		return refused("tool_choice.function", "Invalid value for `function` in `tool_choice`! "+
-			"Correct usage: `{\"type\": \"function\", \"function\": {\"name\": \"my_function\"}}`")
+	c.mode = "named"
+	err := json.Unmarshal(data, &named)
+	c.name = named.Function.Name
+	return err
+}
+
+var toolShape = asIs(model(
+	may("type", oneOf("function")),
+	need("function", model(
+		need("name", text), may("description", optional(text)), may("parameters", optional(dict)), may("strict", optional(boolean)))),
+	may("defer_loading", optional(boolean)),
+))
+
+// checkTools is check_tool_usage of ChatCompletionRequest.
+func checkTools(in fields) *openai.Error {
+	const usage = "Correct usage: `{\"type\": \"function\", \"function\": {\"name\": \"my_function\"}}`"
+	choice := in["tool_choice"]
+	switch {
+	case in.has("tools") && in["tools"][0] == '[' && size(in["tools"]) == 0:
+		return bad("tools", nil, "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.")
+	case !in.has("tool_choice") || string(choice) == `"none"`:
+		return nil
+	case !in.has("tools"):
+		return bad("tool_choice", nil, "When using `tool_choice`, `tools` must be set.")
+	case choice[0] != '{':
+		if word := unquote(choice); word != "auto" && word != "required" {
+			return bad("tool_choice", nil, "Invalid value for `tool_choice`: %s! "+
+				"Only named tools, \"none\", \"auto\" or \"required\" are supported.", summary(choice))
+		}
+		return nil
 	}
-	c.mode, c.name = "named", named.Function.Name
+	function := fieldsOf(fieldsOf(choice)["function"])
+	name := unquote(function["name"])
+	var tools []tool
+	json.Unmarshal(in["tools"], &tools)
+	switch {
+	case function == nil:
+		return bad("tool_choice.function", nil, "Invalid value for `function`: `%s` in `tool_choice`! %s", summary(fieldsOf(choice)["function"]), usage)
+	case function["name"] == nil:
+		return bad("tool_choice.function.name", nil, "Expected field `name` in `function` in `tool_choice`! %s", usage)
+	case name == "":
+		return bad("tool_choice.function.name", nil, "Invalid `name` in `function`: `%s` in `tool_choice`! %s", summary(function["name"]), usage)
+	case find(tools, name) == nil:
+		return bad("tool_choice", nil, "The tool specified in `tool_choice` does not match any of the specified `tools`")
+	}
 	return nil
 }
 
-// settle checks the choice against the tools; without one, tools mean auto.
-func (c *toolChoice) settle(tools []tool) *openai.Error {
+// settle says what the choice is where the request has none: with tools, auto.
+func (c *toolChoice) settle(tools []tool) {
 	switch {
-	case c.mode == "" && len(tools) > 0:
-		c.mode = "auto"
-	case c.mode == "" || c.mode == "none":
-		c.mode = "none"
 	case len(tools) == 0:
-		return refused("tool_choice", "When using `tool_choice`, `tools` must be set.")
-	case !slices.Contains([]string{"auto", "required", "named"}, c.mode):
-		return refused("tool_choice", fmt.Sprintf("Invalid value for `tool_choice`: %s! "+
-			"Only named tools, \"none\", \"auto\" or \"required\" are supported.", c.mode))
-	case c.mode == "named" && find(tools, c.name) == nil:
-		return refused("tool_choice", "The tool specified in `tool_choice` does not match any of the specified `tools`")
+		c.mode = "none"
+	case c.mode == "":
+		c.mode = "auto"
 	}
-	return nil
 }
 
 func find(tools []tool, name string) *tool {

@@ -13,7 +13,16 @@ type usage struct {
 	TotalTokens             int             `json:"total_tokens"`
 	CompletionTokens        int             `json:"completion_tokens"`
 	PromptTokensDetails     json.RawMessage `json:"prompt_tokens_details,omitempty"`
-	CompletionTokensDetails *usageDetails   `json:"completion_tokens_details,omitempty"`
+	CompletionTokensDetails json.RawMessage `json:"completion_tokens_details,omitempty"`
+}
+
+// whole is the usage of an answer in one piece, which has all fields.
+func (u *usage) whole() *usage {
+	u.PromptTokensDetails = null
+	if u.CompletionTokensDetails == nil {
+		u.CompletionTokensDetails = null
+	}
+	return u
 }
 
 type usageDetails struct {
@@ -33,6 +42,7 @@ type chatChunk struct {
 	Usage             *usage          `json:"usage,omitempty"`
 	SystemFingerprint string          `json:"system_fingerprint,omitempty"`
 	PromptTokenIDs    json.RawMessage `json:"prompt_token_ids,omitempty"`
+	PromptText        json.RawMessage `json:"prompt_text,omitempty"`
 }
 
 type chatChoice struct {
@@ -45,10 +55,10 @@ type chatChoice struct {
 }
 
 type chatDelta struct {
-	Role      string      `json:"role,omitempty"`
-	Content   *string     `json:"content,omitempty"`
-	Reasoning *string     `json:"reasoning,omitempty"`
-	ToolCalls []toolDelta `json:"tool_calls,omitempty"`
+	Role      string          `json:"role,omitempty"`
+	Content   json.RawMessage `json:"content,omitempty"`
+	Reasoning *string         `json:"reasoning,omitempty"`
+	ToolCalls []toolDelta     `json:"tool_calls,omitempty"`
 }
 
 type toolDelta struct {
@@ -74,7 +84,10 @@ type chatResponse struct {
 	Usage             *usage           `json:"usage"`
 	PromptLogprobs    json.RawMessage  `json:"prompt_logprobs"`
 	PromptTokenIDs    json.RawMessage  `json:"prompt_token_ids"`
+	PromptText        json.RawMessage  `json:"prompt_text"`
 	KVTransferParams  json.RawMessage  `json:"kv_transfer_params"`
+	ECTransferParams  json.RawMessage  `json:"ec_transfer_params"`
+	Metrics           json.RawMessage  `json:"metrics"`
 }
 
 type chatFullChoice struct {
@@ -84,6 +97,7 @@ type chatFullChoice struct {
 	FinishReason string          `json:"finish_reason"`
 	StopReason   json.RawMessage `json:"stop_reason"`
 	TokenIDs     json.RawMessage `json:"token_ids"`
+	Routed       json.RawMessage `json:"routed_experts"`
 }
 
 type chatFullMessage struct {
@@ -138,6 +152,8 @@ type completionResponse struct {
 	SystemFingerprint string                 `json:"system_fingerprint"`
 	Usage             *usage                 `json:"usage"`
 	KVTransferParams  json.RawMessage        `json:"kv_transfer_params"`
+	ECTransferParams  json.RawMessage        `json:"ec_transfer_params"`
+	Metrics           json.RawMessage        `json:"metrics"`
 }
 
 type completionFullChoice struct {
@@ -149,6 +165,7 @@ type completionFullChoice struct {
 	TokenIDs       json.RawMessage     `json:"token_ids"`
 	PromptLogprobs json.RawMessage     `json:"prompt_logprobs"`
 	PromptTokenIDs json.RawMessage     `json:"prompt_token_ids"`
+	Routed         json.RawMessage     `json:"routed_experts"`
 }
 
 // orNull prints a string, or null for none.

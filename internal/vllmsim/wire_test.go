@@ -16,6 +16,7 @@ var update = flag.Bool("update", false, "write what is seen to testdata instead 
 func TestGoldenAnswers(t *testing.T) {
 	const hi = `"messages":[{"role":"user","content":"hi <there>"}],"max_tokens":4,"seed":1`
 	const tools = `"tools":[{"type":"function","function":{"name":"get_weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}]`
+	const flat = `"tools":[{"type":"function","name":"get_weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}]`
 	for _, test := range []struct{ name, path, body string }{
 		{"chat", "/v1/chat/completions", `{` + hi + `}`},
 		{"chat-stream", "/v1/chat/completions", `{` + hi + `,"stream":true}`},
@@ -28,7 +29,12 @@ func TestGoldenAnswers(t *testing.T) {
 		{"completions", "/v1/completions", `{"prompt":"Once upon","max_tokens":3,"seed":1,"logprobs":1}`},
 		{"completions-stream-usage", "/v1/completions", `{"prompt":"Once upon","max_tokens":3,"seed":1,"stream":true,"stream_options":{"include_usage":true}}`},
 		{"responses-stream", "/v1/responses", `{"input":"hi","max_output_tokens":2,"temperature":0,"stream":true}`},
+		{"responses-stream-reasoning", "/v1/responses", `{"input":"hi","max_output_tokens":20,"temperature":0,"reasoning":{"effort":"low"},"stream":true}`},
+		{"responses-stream-tool", "/v1/responses", `{"input":"hi","temperature":0,"tool_choice":"required",` + flat + `,"stream":true}`},
+		{"responses-tool-named", "/v1/responses", `{"input":"hi","temperature":0,"tool_choice":{"type":"function","name":"get_weather"},` + flat + `}`},
 		{"messages-stream", "/v1/messages", `{"model":"` + DefaultModel + `","messages":[{"role":"user","content":"hi"}],"max_tokens":2,"temperature":0,"stream":true}`},
+		{"messages-stream-thinking", "/v1/messages", `{"model":"` + DefaultModel + `","messages":[{"role":"user","content":"hi"}],"max_tokens":20,"temperature":0,"chat_template_kwargs":{"enable_thinking":true},"stream":true}`},
+		{"messages-tool", "/v1/messages", `{"model":"` + DefaultModel + `","messages":[{"role":"user","content":"hi"}],"max_tokens":50,"temperature":0,"tool_choice":{"type":"tool","name":"f"},"tools":[{"name":"f","input_schema":{}}]}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, Config{}, func(t *testing.T, b *bubble) {
@@ -59,40 +65,34 @@ func compare(t *testing.T, file, got string) {
 	}
 }
 
-// What goes wrong before a stream begins is plain JSON with its status, whether
-// or not a stream was asked for.
+// What vllm/recorded has no example of.
 func TestErrors(t *testing.T) {
 	const chat, completions = "/v1/chat/completions", "/v1/completions"
 	const msgs = `"messages":[{"role":"user","content":"hi"}]`
-	long := strings.Repeat("word ", 3000)
 	for _, test := range []struct {
 		name, path, body string
 		status           int
 		kind, param      string
 		message          string
 	}{
-		{"unknown model", chat, `{"model":"x",` + msgs + `}`, 404, "NotFoundError", "model", "The model `x` does not exist."},
-		{"unknown model, stream", chat, `{"model":"x","stream":true,` + msgs + `}`, 404, "NotFoundError", "model", "The model `x` does not exist."},
-		{"bad JSON", chat, `{"messages":`, 400, "Bad Request", "body.12", "json_invalid"},
-		{"a list for a body", chat, `[]`, 400, "Bad Request", "body", "Input should be a valid dictionary"},
-		{"no messages", chat, `{}`, 400, "Bad Request", "body.messages", "Field required"},
-		{"messages of a wrong type", chat, `{"messages":"hi"}`, 400, "Bad Request", "body.messages", "Input should be a valid list"},
-		{"max_tokens of a wrong type", chat, `{"max_tokens":"9",` + msgs + `}`, 400, "Bad Request", "body.max_tokens", "Input should be a valid integer"},
-		{"empty messages", chat, `{"messages":[]}`, 400, "BadRequestError", "", "The decoder prompt cannot be empty"},
-		{"an image", chat, `{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}`, 400, "BadRequestError", "", "is not a multimodal model"},
-		{"stream_options without stream", chat, `{"stream_options":{"include_usage":true},` + msgs + `}`, 400, "Bad Request", "stream_options", "Stream options can only be defined when `stream=True`."},
-		{"no tokens", chat, `{"max_tokens":0,` + msgs + `}`, 400, "BadRequestError", "max_tokens", "max_tokens must be at least 1, got 0."},
-		{"no answers", chat, `{"n":0,` + msgs + `}`, 400, "BadRequestError", "n", "n must be at least 1, got 0."},
-		{"temperature", chat, `{"temperature":-1,` + msgs + `}`, 400, "BadRequestError", "temperature", "temperature must be non-negative"},
-		{"tool_choice without tools", chat, `{"tool_choice":"auto",` + msgs + `}`, 400, "Bad Request", "tool_choice", "`tools` must be set"},
-		{"no such tool", chat, `{"tool_choice":{"function":{"name":"g"}},"tools":[{"type":"function","function":{"name":"f"}}],` + msgs + `}`, 400, "Bad Request", "tool_choice", "does not match any"},
-		{"prompt too long", completions, `{"prompt":"` + long + `","stream":true}`, 400, "BadRequestError", "input_tokens", "the model's context length is only 2048 tokens"},
-		{"answer too long", completions, `{"prompt":"hi","max_tokens":2048}`, 400, "BadRequestError", "input_tokens", "resulting in a maximum input length of 0 tokens"},
-		{"no prompt", completions, `{}`, 400, "Bad Request", "prompt", "Either prompt or prompt_embeds must be provided"},
+		{"unknown model of several", chat, `{"model":"x",` + msgs + `}`, 404, "NotFoundError", "model", "The model `x` does not exist. Valid aliases: a, b."},
+		{"a model of a wrong type", chat, `{"model":["a"],` + msgs + `}`, 400, "Bad Request", "body.model", "'input': '<list of 1 items>'"},
+		{"a wrong element", completions, `{"prompt":["a",1]}`, 400, "Bad Request", "body.prompt.0", "5 validation errors"},
+		{"a quoted word", chat, `{"tools":[{"type":"it's","function":{"name":"f"}}],` + msgs + `}`, 400, "Bad Request", "body.tools.0.type", `'input': "it's"`},
+		{"five stop strings", chat, `{"stop":["a","b","c","d","e"],` + msgs + `}`, 400, "Bad Request", "body.stop", "List should have at most 4 items after validation, not 5"},
+		{"a seed of 65 bits", chat, `{"seed":18446744073709551615,` + msgs + `}`, 400, "Bad Request", "body.seed", "less than or equal to 9223372036854775807"},
+		{"early checks first", chat, `{"stream_options":{"include_usage":true},"max_tokens":"many"}`, 400, "BadRequestError", "stream_options", "Stream options can only"},
+		{"a function without a name", chat, `{"tool_choice":{"function":{}},"tools":[{"function":{"name":"f"}}],` + msgs + `}`, 400, "BadRequestError", "tool_choice.function.name", "Expected field `name`"},
+		{"answer longer than the context", completions, `{"prompt":"hi","max_tokens":2049}`, 400, "BadRequestError", "max_tokens", "max_tokens=2049 cannot be greater than max_model_len=2048."},
+		{"answer longer than the context, newer field", chat, `{"max_completion_tokens":2049,` + msgs + `}`, 400, "BadRequestError", "max_completion_tokens", "max_completion_tokens=2049 cannot"},
+		{"a salt with a slash", chat, `{"cache_salt":"a/b",` + msgs + `}`, 400, "BadRequestError", "cache_salt", "must not contain '@', '/', '\\\\', or NUL."},
+		{"JSON that ends too soon", chat, `{"messages"`, 400, "Bad Request", "body.11", "Expecting ':' delimiter"},
+		{"JSON that goes on", chat, `{} {}`, 400, "Bad Request", "body.3", "Extra data"},
+		{"JSON after more than ASCII", chat, `{"ü": x}`, 400, "Bad Request", "body.6", "Expecting value"},
 		{"no input", "/v1/embeddings", `{}`, 400, "Bad Request", "body.input", "Field required"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			inBubble(t, Config{}, func(t *testing.T, b *bubble) {
+			inBubble(t, Config{Models: []string{"a", "b"}}, func(t *testing.T, b *bubble) {
 				status, body := b.call("POST", test.path, test.body)
 				var got struct {
 					Error struct {
@@ -141,6 +141,28 @@ func TestRoutes(t *testing.T) {
 		for _, want := range []string{`"id":"base"`, `"id":"other"`, `"root":"base"`, `"max_model_len":2048`, `"owned_by":"vllm"`} {
 			if !strings.Contains(models, want) {
 				t.Errorf("GET /v1/models lacks %s: %s", want, models)
+			}
+		}
+	})
+}
+
+// A list of digits in quotes is texts, although each could be a token.
+func TestPromptForms(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, b *bubble) {
+		for prompt, want := range map[string]int{
+			`"5"`:           2, // with the token that starts every text
+			`["5", "6"]`:    4,
+			`[5, 6]`:        2,
+			`[[5], [6, 7]]`: 3,
+		} {
+			var got struct {
+				Usage struct {
+					PromptTokens int `json:"prompt_tokens"`
+				}
+			}
+			_, body := b.call("POST", "/v1/completions", `{"prompt":`+prompt+`}`)
+			if err := json.Unmarshal([]byte(body), &got); err != nil || got.Usage.PromptTokens != want {
+				t.Errorf("prompt %s: %s; want %d prompt tokens", prompt, body, want)
 			}
 		}
 	})
