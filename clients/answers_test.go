@@ -84,7 +84,10 @@ func (r *rig) responses(t *testing.T) {
 	})
 	r.good(t, func(c openai.Client) seen {
 		deltas = ""
+		events := int64(0)
 		return drain(c.Responses.NewStreaming(t.Context(), story()), func(event responses.ResponseStreamEventUnion) {
+			want(t, "the event's number", event.SequenceNumber, events)
+			events++
 			if event.Type == "response.output_text.delta" {
 				deltas += event.Delta
 			}
@@ -97,6 +100,7 @@ func (r *rig) responses(t *testing.T) {
 }
 
 func (r *rig) embeddings(t *testing.T) {
+	onlySimulated(t, "a model that writes has no embeddings")
 	for _, format := range []openai.EmbeddingNewParamsEncodingFormat{"", "float", "base64"} {
 		params := openai.EmbeddingNewParams{
 			Model: model, Input: openai.EmbeddingNewParamsInputUnion{OfArrayOfStrings: []string{"one", "two words"}}, EncodingFormat: format,

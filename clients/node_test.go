@@ -27,7 +27,7 @@ func TestNode(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			r := start(t)
 			cmd := exec.CommandContext(ctx, "node", "--test", "--test-reporter=spec", file)
-			cmd.Env = append(os.Environ(), "SIM_URL="+r.sim, "GATEWAY_URL="+r.gateway, "ORPHAN_URL="+r.orphan)
+			cmd.Env = r.environment()
 			out, err := cmd.CombinedOutput()
 			t.Logf("%s", out)
 			if err != nil {

@@ -1,10 +1,13 @@
 // What the tests share: the servers, named by the environment, and ways to ask
 // them. Every server here is on the loopback interface.
 import assert from 'node:assert/strict';
+import { isDeepStrictEqual } from 'node:util';
 import OpenAI from 'openai';
 
 export const model = 'tiny';
-export const sim = server('SIM_URL');
+// The backend is the simulator, or a real vLLM.
+export const real = Boolean(process.env.VLLM_URL);
+export const backend = server('BACKEND_URL');
 export const gateway = server('GATEWAY_URL');
 // A gateway whose backend does not listen.
 export const orphan = server('ORPHAN_URL');
@@ -14,6 +17,10 @@ function server(name) {
   assert.ok(url, `${name} is not set: run the tests with go test`);
   return url;
 }
+
+// onlySimulated is the options of a test of what a real vLLM cannot be made to do.
+export const onlySimulated = (why) => ({ skip: real && `not before a real vLLM: ${why}` });
+export const noFaults = onlySimulated('it does not fail on request');
 
 export function client(url, options = {}) {
   return new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0, timeout: 30_000, ...options });
@@ -27,14 +34,59 @@ export function plain(value) {
   return JSON.parse(JSON.stringify(value), (key, v) => (fleeting.has(key) ? undefined : v));
 }
 
-// same asks the simulator, then the gateway, and wants the same of both. Both
+// vLLM differs from itself in two ways: it draws some ids by lot, and where the
+// events of a real one's stream end is a matter of luck (fold_test.go says why).
+// What is comparable has ids numbered in the order in which they come, and a real
+// vLLM's chunks put together.
+const byLot = /"(resp_|msg_|rs_|chatcmpl-tool-|modelperm-)[0-9a-f]{16,32}"/g;
+
+export function comparable(value) {
+  const ids = new Map();
+  const number = (id) => ids.get(id) ?? ids.set(id, `"id ${ids.size}"`).get(id);
+  return JSON.parse(JSON.stringify(plain(value)).replace(byLot, number), (key, v) => (real && key === 'chunks' ? folded(v) : v));
+}
+
+function folded(chunks) {
+  const all = [];
+  for (const { sequence_number, ...chunk } of chunks) {
+    const last = all.at(-1);
+    if (last && last.id === chunk.id && last.type === chunk.type) fold('', last, chunk);
+    else all.push(chunk);
+  }
+  return all;
+}
+
+// fold puts the next chunk's value of a key behind the value so far. Nothing is
+// lost: text is put together, lists too, and of other values each that is new is
+// kept.
+function fold(key, so, next) {
+  if (so == null) return next;
+  if (next == null) return so;
+  if (Array.isArray(so) && Array.isArray(next)) return next.reduce(foldInto, so);
+  if (typeof so === 'object' && typeof next === 'object') {
+    for (const k of Object.keys(next)) so[k] = fold(k, so[k], next[k]);
+    return so;
+  }
+  if (typeof so === 'string' && ['content', 'text', 'delta', 'arguments'].includes(key)) return so + next;
+  return isDeepStrictEqual(so, next) ? so : [so, next];
+}
+
+// foldInto puts an element of a list in its place: what has an index is a piece
+// of the element with the same index.
+function foldInto(list, next) {
+  const i = list.findIndex((have) => next?.index !== undefined && have.index === next.index);
+  if (i < 0) return [...list, next];
+  return list.with(i, fold('', list[i], next));
+}
+
+// same asks the backend, then the gateway, and wants the same of both. Both
 // get the same X-Request-Id, of which the server makes the ids in its answers.
 // It gives what the gateway answered.
 export async function same(id, ask, options) {
   const named = { ...options, defaultHeaders: { 'X-Request-Id': id } };
-  const direct = await ask(client(sim, named), sim);
-  const through = await ask(client(gateway, named), gateway);
-  assert.deepEqual(plain(through), plain(direct));
+  const direct = await ask(client(backend, named));
+  const through = await ask(client(gateway, named));
+  assert.deepEqual(comparable(through), comparable(direct));
   return through;
 }
 
@@ -83,7 +135,7 @@ export async function withFaults(faults, body) {
 }
 
 export async function put(faults) {
-  const res = await fetch(`${sim}/sim/faults`, { method: 'PUT', body: JSON.stringify(faults) });
+  const res = await fetch(`${backend}/sim/faults`, { method: 'PUT', body: JSON.stringify(faults) });
   assert.equal(res.status, 200, await res.text());
 }
 
@@ -96,6 +148,8 @@ export async function metric(url, name, label = '') {
     .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
 }
 
+export const running = () => metric(backend, 'vllm:num_requests_running');
+export const generated = () => metric(backend, 'vllm:generation_tokens_total');
 export const cancelled = () => metric(gateway, 'gateway_requests_total', 'outcome="cancelled"');
 
 // until polls for a value, for ten seconds at most.

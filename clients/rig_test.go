@@ -23,6 +23,20 @@ const model = "tiny"
 // binaries is where the commands under test are.
 var binaries string
 
+// vllm is a real vLLM to test before, with the model of vllm/run; without one,
+// the tests start the simulator.
+var vllm = strings.TrimRight(os.Getenv("VLLM_URL"), "/")
+
+// onlySimulated skips what a real vLLM cannot be made to do.
+func onlySimulated(t *testing.T, why string) {
+	t.Helper()
+	if vllm != "" {
+		t.Skip("not before a real vLLM: " + why)
+	}
+}
+
+const noFaults = "it does not fail on request"
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -44,30 +58,40 @@ func run(m *testing.M) int {
 
 // rig is the URLs of real processes, which the test's end kills.
 type rig struct {
-	sim     string
+	backend string // the simulator, or a real vLLM
 	gateway string
 	orphan  string // a gateway whose backend does not listen
 }
 
 func start(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{}
-	r.sim = launch(t, "vllm-sim", "--model", model, "--step-base", "2ms")
-	r.gateway = launch(t, "vllm-gateway", "--backend", r.sim)
+	r := &rig{backend: vllm}
+	if vllm == "" {
+		r.backend = launch(t, "vllm-sim", "--model", model, "--step-base", "2ms")
+	}
+	r.gateway = launch(t, "vllm-gateway", "--backend", r.backend)
 	r.orphan = launch(t, "vllm-gateway", "--backend", "http://"+freeAddr(t))
-	for _, url := range []string{r.sim, r.gateway} {
-		await(t, url+"/health", 10*time.Second, func() error {
+	for _, url := range []string{r.backend, r.gateway} {
+		await(t, url+"/health", limit, func() error {
 			_, err := get(url + "/health")
 			return err
 		})
 	}
-	await(t, r.orphan+" to know that it has no backend", 10*time.Second, func() error {
+	await(t, r.orphan+" to know that it has no backend", limit, func() error {
 		if text, err := get(r.orphan + "/health"); !strings.Contains(text, `"down"`) {
 			return fmt.Errorf("%s %v", text, err)
 		}
 		return nil
 	})
 	return r
+}
+
+// limit is how long the tests wait for what must come.
+const limit = 10 * time.Second
+
+// environment tells the tests in other languages where the servers are.
+func (r *rig) environment() []string {
+	return append(os.Environ(), "BACKEND_URL="+r.backend, "GATEWAY_URL="+r.gateway, "ORPHAN_URL="+r.orphan)
 }
 
 // launch starts a command of ours and gives its URL, before it listens there.
@@ -116,10 +140,10 @@ func await(t *testing.T, what string, limit time.Duration, done func() error) {
 	}
 }
 
-// reaches polls for a number, for ten seconds at most.
+// reaches polls for a number.
 func reaches(t *testing.T, what string, want float64, get func() float64) {
 	t.Helper()
-	await(t, what, 10*time.Second, func() error {
+	await(t, what, limit, func() error {
 		if got := get(); got != want {
 			return fmt.Errorf("it is %v, not %v", got, want)
 		}
@@ -156,6 +180,7 @@ type fault struct {
 // withFaults lets the simulator fail while body runs.
 func (r *rig) withFaults(t *testing.T, f fault, body func()) {
 	t.Helper()
+	onlySimulated(t, noFaults)
 	r.put(t, []fault{f})
 	defer r.put(t, []fault{})
 	body()
@@ -167,7 +192,7 @@ func (r *rig) put(t *testing.T, faults []fault) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequest(http.MethodPut, r.sim+"/sim/faults", bytes.NewReader(list))
+	req, err := http.NewRequest(http.MethodPut, r.backend+"/sim/faults", bytes.NewReader(list))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +210,7 @@ func (r *rig) put(t *testing.T, faults []fault) {
 // crash ends the simulator's process.
 func (r *rig) crash(t *testing.T) {
 	t.Helper()
-	req, err := http.NewRequest(http.MethodPut, r.sim+"/sim/faults", strings.NewReader(`[{"kind":"crash"}]`))
+	req, err := http.NewRequest(http.MethodPut, r.backend+"/sim/faults", strings.NewReader(`[{"kind":"crash"}]`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +243,11 @@ func metric(t *testing.T, url, name, label string) float64 {
 }
 
 func (r *rig) running(t *testing.T) float64 {
-	return metric(t, r.sim, "vllm:num_requests_running", "")
+	return metric(t, r.backend, "vllm:num_requests_running", "")
+}
+
+func (r *rig) generated(t *testing.T) float64 {
+	return metric(t, r.backend, "vllm:generation_tokens_total", "")
 }
 
 func (r *rig) cancelled(t *testing.T) float64 {
