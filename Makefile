@@ -4,7 +4,7 @@ LDFLAGS  = -s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version
 K6       = k6@v1.8.1
 LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: up test build lint race fuzz clients k6 baseline test-k6
+.PHONY: up test build lint race fuzz clients k6 baseline test-k6 vllm test-vllm
 
 up: build # a simulated vLLM on :8000 and the gateway on :9000, until Ctrl-C
 	@$(WITH_BOTH) trap 'exit 0' INT TERM; sleep 1; kill -0 $$sim $$gateway || exit 1; cat docs/hello.txt; wait $$gateway
@@ -23,7 +23,7 @@ race:
 	go test -race ./...
 fuzz: # a minute for each parser of outside bytes
 	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody gateway/FuzzFind; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t#*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
-clients: # real OpenAI clients, through the gateway
+clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
 	cd clients && GOWORK=off go test ./...
 
 k6: bin/k6
@@ -35,6 +35,11 @@ baseline: build k6 # 10, 50 and 100 users, 7m30s; logs and metrics go to results
 test-k6: k6 # every load test against simulator and gateway, healthy and faulty
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
 	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 ./loadtests
+
+vllm: # a real vLLM on :8000, without a GPU; the first time it is installed
+	@vllm/run
+test-vllm: build k6 # the gateway before it; minutes, and 10 GB of memory
+	K6=$(CURDIR)/bin/k6 go test -tags vllm -count 1 -timeout 30m -v ./vllm
 
 LOG = $(if $(filter baseline,$(MAKECMDGOALS)),2>results/$(1).log)
 WITH_BOTH = bin/vllm-sim $(call LOG,vllm-sim) & sim=$$!; sleep .3; bin/vllm-gateway $(call LOG,vllm-gateway) & gateway=$$!; \
