@@ -1,8 +1,10 @@
-"""Write a tiny Llama without weights to a folder: config, tokenizer, chat template.
+"""Write a tiny Llama to a folder: configuration, random weights, tokenizer.
 
-vLLM fills it with random weights (--load-format dummy). Every token but a few
-special ones is printable ASCII, so that random output is visible text; a byte
-tokenizer would give halves of characters, which vLLM holds back.
+vLLM's own random weights (--load-format dummy) are so small that every token is
+as likely as any other, whatever the prompt. These depend on it, and are the same
+every time. Every token but a few special ones is printable ASCII, so that random
+output is visible text; a byte tokenizer would give halves of characters, which
+vLLM holds back.
 """
 
 import json
@@ -10,6 +12,8 @@ import pathlib
 import string
 import sys
 
+import numpy
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 VOCABULARY = 1024
@@ -44,26 +48,54 @@ def tokenizer():
     return made
 
 
+def configuration(vocabulary):
+    return {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
+        "vocab_size": vocabulary, "max_position_embeddings": CONTEXT,
+        "bos_token_id": 1, "eos_token_id": 2, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False, "dtype": "float32",
+    }
+
+
+def weights(config):
+    dice = numpy.random.default_rng(0)
+    width, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+
+    def normal(rows, columns, scale):
+        return (scale * dice.standard_normal((rows, columns)) / columns**0.5).astype("float32")
+
+    even = numpy.ones(width, "float32")
+    made = {
+        "model.embed_tokens.weight": normal(vocabulary, width, 8),
+        "model.norm.weight": even,
+        "lm_head.weight": normal(vocabulary, width, 3),  # the most likely token has some 30 %
+    }
+    square = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
+    for n in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{n}."
+        shapes = {**square, "mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
+        for name, (rows, columns) in shapes.items():
+            made[f"{layer}{name}.weight"] = normal(rows, columns, 2)
+        made[f"{layer}input_layernorm.weight"] = made[f"{layer}post_attention_layernorm.weight"] = even
+    return made
+
+
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     made = tokenizer()
     made.save(str(folder / "tokenizer.json"))
+    config = configuration(made.get_vocab_size())
+    save_file(weights(config), folder / "model.safetensors")
     write = lambda name, value: (folder / name).write_text(json.dumps(value, indent=1))
+    write("config.json", config)
     write("tokenizer_config.json", {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
         "model_max_length": CONTEXT,
         "chat_template": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:",
     })
-    write("config.json", {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
-        "vocab_size": made.get_vocab_size(), "max_position_embeddings": CONTEXT,
-        "bos_token_id": 1, "eos_token_id": 2, "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False, "dtype": "float32",
-    })
-    print(f"{folder}: {made.get_vocab_size()} tokens")
 
 
 main(pathlib.Path(sys.argv[1]))

@@ -443,11 +443,12 @@ func valueShape(d *json.Decoder, indent, path string) []string {
 			for d.More() {
 				key, _ := d.Token()
 				name := fmt.Sprint(key)
-				if strings.HasSuffix(path, "top_logprobs[]") && !slices.Contains([]string{"token", "logprob", "bytes"}, name) {
-					name = "TOKEN" // completions have tokens for keys
+				if strings.HasSuffix(path, "top_logprobs[]") && !slices.Contains([]string{"token", "logprob", "bytes"}, name) ||
+					strings.HasSuffix(path, "prompt_logprobs[]") {
+					name = "TOKEN" // tokens, or their ids, for keys
 				}
 				for _, l := range valueShape(d, indent, path+"."+name) {
-					if name != "TOKEN" || !slices.Contains(lines, l) {
+					if !strings.Contains(l, ".TOKEN") || !slices.Contains(lines, l) {
 						lines = append(lines, l)
 					}
 				}
@@ -483,7 +484,7 @@ func valueShape(d *json.Decoder, indent, path string) []string {
 
 var (
 	// freeText are fields of which a server may say what it likes.
-	freeText  = regexp.MustCompile(`^(content|text|embedding|reasoning|delta|token|tokens\[\]|arguments|partial_json|thinking|prompt|token_strs\[\]|TOKEN|stop_reason|stop_sequence|prompt_text)$`)
+	freeText  = regexp.MustCompile(`^(content|text|embedding|reasoning|delta|token|decoded_token|tokens\[\]|arguments|partial_json|thinking|prompt|token_strs\[\]|TOKEN|stop_reason|stop_sequence|prompt_text)$`)
 	anyHost   = regexp.MustCompile(`^http://[^/]*`)
 	anyHex    = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}`)
 	anyNumber = regexp.MustCompile(`\b\d+\b`)
