@@ -36,7 +36,7 @@ test-k6: k6 # every load test against simulator and gateway, healthy and faulty
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
 	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 ./loadtests
 
-vllm: # a real vLLM on :8000, without a GPU; the first time it is installed
+vllm: build # a real vLLM on :8000, without a GPU; the first time it is installed
 	@vllm/run
 test-vllm: build k6 # the gateway before it; minutes, and 10 GB of memory
 	K6=$(CURDIR)/bin/k6 go test -tags vllm -count 1 -timeout 30m -v ./vllm
