@@ -24,7 +24,7 @@ race:
 fuzz: # a minute for each parser of outside bytes
 	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody gateway/FuzzFind; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t#*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
-	cd clients && GOWORK=off go test ./...
+	cd clients && GOWORK=off go test -count 1 ./...
 
 k6: bin/k6
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
