@@ -56,8 +56,8 @@ func (a *answer) take(resp *http.Response, asked bool) {
 
 // hold reads until there is something to tell the client, and keeps it. Of a
 // stream that is its first token, or its end, or MaxEvent bytes without either;
-// of a small JSON answer, all of it; of any other, its first bytes. Until then every failure can still be
-// told by a true status, or mended by another backend.
+// of a small JSON answer, all of it; of any other, its first bytes. Until then
+// every failure can still be told by a true status, or mended by another backend.
 func (a *answer) hold() error {
 	switch {
 	case a.status == http.StatusSwitchingProtocols && a.upgrade && a.header.Get("Sec-WebSocket-Accept") != "":
@@ -77,7 +77,7 @@ func (a *answer) hold() error {
 		case a.stream.failure != nil && a.stream.first.IsZero():
 			a.become(a.stream.failure)
 			return nil
-		case a.stream.ended && !a.stream.begun() && a.stream.failure == nil:
+		case a.stream.aborted && a.stream.first.IsZero(), a.stream.ended && !a.stream.begun() && a.stream.failure == nil:
 			return errCut
 		case !a.stream.first.IsZero(), a.stream.ended, len(a.held) >= openai.MaxEvent:
 			return nil
@@ -118,6 +118,9 @@ func (a *answer) holdBytes() error {
 // holdWhole reads an answer that the server has written in one go. A connection
 // that breaks within it is mended like one that breaks before it.
 func (a *answer) holdWhole() error {
+	// That it has begun is known; from here on silence is what may not last.
+	silence := time.AfterFunc(a.g.cfg.StreamIdleTimeout, func() { a.cancel(errSilent) })
+	defer silence.Stop()
 	a.held = make([]byte, a.length)
 	if _, err := io.ReadFull(a.body, a.held); err != nil {
 		return a.cut(err)
@@ -155,7 +158,7 @@ func (a *answer) keep() bool {
 	a.held = append(a.held, rest...)
 	a.body.Close()
 	a.body = http.NoBody
-	return err == nil && len(rest) < maxKept && a.stream == nil
+	return err == nil && len(rest) < maxKept && !a.isStream()
 }
 
 // failedBy names the cause of an answer whose status is 5xx.

@@ -115,9 +115,12 @@ func (p *pool) known(model string) bool {
 	return p.models[model]
 }
 
-// fresh reports whether a backend that is up has not been tried.
+// fresh reports whether a backend that is not known to be down has not been
+// tried.
 func (p *pool) fresh(tried []*backend) bool {
-	return slices.ContainsFunc(p.usable(), func(b *backend) bool { return !slices.Contains(tried, b) })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.state != down && !slices.Contains(tried, b) })
 }
 
 // usable gives the backends that are up.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -95,6 +96,64 @@ func TestDeadEngineIsNotAnswered(t *testing.T) {
 			}, dead, sse(role, token("a"), stop, done))
 		})
 	}
+}
+
+// What the engine has said is the answer, if the other backend says less.
+func TestDeadEngineAlone(t *testing.T) {
+	const event = `data: {"error":{"message":"EngineCore encountered an issue.","code":500}}` + "\n\n"
+	inBubble(t, func(r *rig) {
+		r.backends[0].set(func(b *fakeVLLM) { b.sick = true })
+		resp, body := r.mustPost("/v1/chat/completions", ask)
+		if resp.StatusCode != 500 || !strings.Contains(body, "EngineCore") {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+		r.want(1, "gateway_retries_total")
+	}, sse(headers, event, done), sse(abort))
+}
+
+// A backend that nobody has asked yet is better than one whose engine is dead.
+func TestDeadEngineBesideAnUnknown(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.backends[0].set(func(b *fakeVLLM) { b.sick = true })
+		r.g.pool.set(r.g.pool.backends[1], unknown, "")
+		if resp, body := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 200 {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+	}, status(500), sse(role, token("a"), stop, done))
+}
+
+// Whether the engine lives is a question of a second at most; slow is not dead.
+func TestSlowHealthAfterA500(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		for _, b := range r.backends {
+			b.set(func(b *fakeVLLM) { b.slow = 4 * time.Second })
+		}
+		start := time.Now()
+		if resp, _ := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 500 || time.Since(start) != time.Second {
+			t.Errorf("%d after %v; want 500 after 1s", resp.StatusCode, time.Since(start))
+		}
+		r.want(0, "gateway_retries_total")
+
+		ctx, leave := context.WithTimeout(r.t.Context(), time.Second/2)
+		defer leave()
+		if _, err := r.postAs(ctx, "/v1/chat/completions", ask); err == nil {
+			t.Error("an answer to a client that has left")
+		}
+		synctest.Wait()
+		r.want(1, "gateway_requests_total", "outcome", "cancelled")
+		r.want(1, "gateway_cancelled_requests_total", "phase", "before_first_byte")
+	}, status(500), status(500))
+}
+
+// Where there is no other backend the question would be idle.
+func TestOneBackendIsNotQuestioned(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.backends[0].set(func(b *fakeVLLM) { b.slow = 4 * time.Second })
+		start := time.Now()
+		if resp, _ := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 500 || time.Since(start) != 0 {
+			t.Errorf("%d after %v; want 500 at once", resp.StatusCode, time.Since(start))
+		}
+	}, status(500))
 }
 
 // Two tries are enough: what fails twice is told, as the last backend told it.

@@ -106,6 +106,8 @@ func TestAbortedAnswer(t *testing.T) {
 	}{
 		"chat, running":              {"/v1/chat/completions", sse(role, token("a"), time.Second, aborted, usage(5, 2), done), role + token("a")},
 		"chat, in one piece at once": {"/v1/chat/completions", sse(role + token("a") + aborted + usage(5, 2) + done), role + token("a")},
+		"chat, left open":            {"/v1/chat/completions", sse(role, token("a"), time.Second, aborted, hang), role + token("a")},
+		"chat, at first, left open":  {"/v1/chat/completions", sse(role, aborted, hang), ""},
 		"chat, queued":               {"/v1/chat/completions", sse(role, done), ""},
 		"completions, queued":        {"/v1/completions", sse(done), ""},
 		"chat, whole":                {"/v1/chat/completions", sized(chatWhole), ""},
@@ -117,10 +119,16 @@ func TestAbortedAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(r *rig) {
+				start := time.Now()
 				resp, err := r.post(tt.path, ask)
 				if err != nil {
 					t.Fatal(err)
 				}
+				defer func() {
+					if took := time.Since(start); took > 3*time.Second { // the second of linger is one of them
+						t.Errorf("it took %v", took)
+					}
+				}()
 				if tt.begun == "" {
 					if got := r.read(resp); resp.StatusCode != 502 || !strings.Contains(got, "ended early") {
 						t.Errorf("%d %q", resp.StatusCode, got)
@@ -291,6 +299,17 @@ func TestCutBody(t *testing.T) {
 		r.want(1, "gateway_retries_total")
 		r.want(3, "gateway_prompt_tokens_total")
 	}, short, answer200("application/json", answer))
+	inBubble(t, func(r *rig) {
+		start := time.Now()
+		resp, got := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`)
+		if took := time.Since(start); resp.StatusCode != 504 || !strings.Contains(got, "fell silent") || took != 5*time.Minute {
+			t.Errorf("%d %s after %v", resp.StatusCode, got, took)
+		}
+	}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
+		play(w, r, []any{answer[:20], hang})
+	})
 	inBubble(t, func(r *rig) {
 		if _, got := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); got != answer {
 			t.Errorf("got %q", got)

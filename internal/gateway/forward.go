@@ -97,10 +97,15 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 	for {
 		b := g.lease(tried...)
 		a, err := g.attempt(rec, c, b)
-		if err == nil && !retryStatus(a.status) && !(a.status == http.StatusInternalServerError && g.dying(c.ctx, b)) {
+		tried = append(tried, b)
+		dead := err == nil && a.status == http.StatusInternalServerError && g.another(c, nil, tried) && g.engineIsDead(c.ctx, b)
+		if err == nil && c.ctx.Err() != nil {
+			a.close()
+			return nil, blame(c.ctx, c.ctx.Err())
+		}
+		if err == nil && !retryStatus(a.status) && !dead {
 			return a, nil
 		}
-		tried = append(tried, b)
 		if !g.another(c, err, tried) {
 			if err != nil && refusal != nil && c.ctx.Err() == nil {
 				rec.backend = refusal.backend.name
@@ -143,12 +148,19 @@ func retryStatus(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
-// dying reports whether a backend that answers 500 does so because its engine
-// is dead. The answer does not say: vLLM's API server outlives its engine for
+// engineIsDead asks a backend that has answered 500 whether there is an engine
+// behind it. The answer does not say: vLLM's API server outlives its engine for
 // some seconds and answers 500 to everything, faster than any backend that
-// works. Its /health knows.
-func (g *Gateway) dying(ctx context.Context, b *backend) bool {
-	return len(g.pool.backends) > 1 && g.probe(ctx, b) != nil
+// works. Its /health knows; a client waits for that no longer than a second.
+func (g *Gateway) engineIsDead(ctx context.Context, b *backend) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := g.get(ctx, b, "/health")
+	if err == nil || ctx.Err() != nil {
+		return false
+	}
+	g.setDown(b, err)
+	return true
 }
 
 // attempt sends the call to one backend and waits until there is something to

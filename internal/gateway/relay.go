@@ -50,7 +50,7 @@ func (a *answer) relayAll(dog *watchdog) error {
 // between them that would gather more.
 func (a *answer) relayStream(dog *watchdog) error {
 	m := a.stream
-	for {
+	for !m.aborted {
 		err := m.events.Fill(a.body)
 		dog.pat()
 		out := m.read(time.Now())
@@ -74,6 +74,7 @@ func (a *answer) relayStream(dog *watchdog) error {
 			return a.cut(err)
 		}
 	}
+	return errCut
 }
 
 // relayBytes relays an answer that is no stream of events. One whose length is

@@ -233,4 +233,15 @@ func saysYes(word string) bool {
 	return false
 }
 
-func isFalse(raw []byte) bool { return string(raw) == "false" }
+// isFalse is the same for false.
+func isFalse(raw []byte) bool {
+	if raw[0] == '"' {
+		switch strings.ToLower(text(raw)) {
+		case "false", "0", "f", "off", "n", "no":
+			return true
+		}
+		return false
+	}
+	n, err := strconv.ParseFloat(string(raw), 64)
+	return string(raw) == "false" || err == nil && n == 0
+}

@@ -55,6 +55,8 @@ func TestAskForUsage(t *testing.T) {
 		"empty with space":   {`{"stream_options":{ },"stream":true}`, `{"stream_options":{"include_usage":true },"stream":true}`},
 		"other options":      {`{"stream_options":{"x":1},"stream":true}`, `{"stream_options":{"include_usage":true,"x":1},"stream":true}`},
 		"refused":            {`{"stream":true,"stream_options":{"a":[1], "include_usage" : false }}`, `{"stream":true,"stream_options":{"a":[1], "include_usage" : true }}`},
+		"refused with a 0":   {`{"stream":1,"stream_options":{"include_usage":0}}`, `{"stream":1,"stream_options":{"include_usage":true}}`},
+		"refused in words":   {`{"stream":"on","stream_options":{"include_usage":"No"}}`, `{"stream":"on","stream_options":{"include_usage":true}}`},
 		"null inside":        {`{"stream":true,"stream_options":{"include_usage":null}}`, `{"stream":true,"stream_options":{"include_usage":true}}`},
 		"the last one holds": {`{"stream":true,"stream_options":{"include_usage":true},"stream_options":{}}`, `{"stream":true,"stream_options":{"include_usage":true},"stream_options":{"include_usage":true}}`},
 		"asked already":      {`{"stream":true,"stream_options":{"include_usage":true}}`, ""},

@@ -198,7 +198,8 @@ func (s *Stream) readMessages(payload []byte) Fact {
 		return Fact{}
 	case "message_delta":
 		s.Usage.merge(get(payload, "usage"))
-		// The dialect has no word for an aborted answer; vLLM leaves it out.
+		// The dialect has no word for an aborted answer: vLLM says null, and in
+		// an answer in one piece nothing.
 		return Fact{Finish: true, Aborted: isNull(get(get(payload, "delta"), "stop_reason"))}
 	case "message_stop":
 		return Fact{End: true}

@@ -19,6 +19,7 @@ func FuzzBody(f *testing.F) {
 		`{"messages":[{"role":"user","content":"hi"}],"min_tokens":9,"max_completion_tokens":9,"chat_template_kwargs":{"enable_thinking":true}}`,
 		`{"prompt":["5", "6"],"echo":true,"max_tokens":0,"logprobs":1}`, `{"prompt":[[1],[2]],"truncate_prompt_tokens":"-1","n":"2"}`,
 		`{"messages":[{"role":"user","content":["hi",5]}],"echo":true,"add_generation_prompt":0,"continue_final_message":1}`, `{"a":"\`,
+		`{"prompt":"a b c","echo":true,"logprobs":1,"max_tokens":0,"truncate_prompt_tokens":1}`,
 	} {
 		f.Add([]byte(body))
 	}

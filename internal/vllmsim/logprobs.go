@@ -83,4 +83,8 @@ func newCompletionLogprobs(tokens []token, top, offset int) *completionLogprobs 
 
 // forget the first token's: nothing comes before a prompt that would make its
 // first token likely.
-func (l *completionLogprobs) forget() { l.TokenLogprobs[0], l.TopLogprobs[0] = nil, nil }
+func (l *completionLogprobs) forget() {
+	if len(l.Tokens) > 0 {
+		l.TokenLogprobs[0], l.TopLogprobs[0] = nil, nil
+	}
+}

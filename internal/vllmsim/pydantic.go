@@ -96,10 +96,13 @@ func boolean(at string, in json.RawMessage) (json.RawMessage, []fault) {
 	case 'n', '[', '{':
 		return nil, wrong("bool_type", at, want, in)
 	}
+	if n, err := strconv.ParseFloat(string(in), 64); err == nil && (n == 0 || n == 1) {
+		return encodeJSON(n == 1), nil
+	}
 	switch strings.ToLower(strings.Trim(string(in), `"`)) {
-	case "1", "1.0", "true", "t", "yes", "y", "on":
+	case "1", "true", "t", "yes", "y", "on":
 		return json.RawMessage("true"), nil
-	case "0", "0.0", "false", "f", "no", "n", "off":
+	case "0", "false", "f", "no", "n", "off":
 		return json.RawMessage("false"), nil
 	}
 	if _, faults := integer(at, in); faults != nil && in[0] != '"' {

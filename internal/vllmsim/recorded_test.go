@@ -55,6 +55,8 @@ func TestRecorded(t *testing.T) {
 							synctest.Wait()
 						})
 					})
+					real.consistent(t, "vLLM")
+					e.consistent(t, "simulator")
 					got := difference(real.shape(t), e.shape(t))
 					if got != e.differs {
 						if *update {
@@ -318,6 +320,11 @@ func (e exchange) shape(t *testing.T) []string {
 	default:
 		lines = append(lines, e.text)
 	}
+	if e.anyLength || e.leave > 0 || strings.Contains(e.body, "continuous_usage_stats") {
+		for i, line := range lines {
+			lines[i] = tokensSaid.ReplaceAllString(line, "$1 integer")
+		}
+	}
 	for line := range strings.Lines(e.metrics) {
 		// The parsers' own counter is one of the things that docs/simulator.md
 		// calls absent.
@@ -326,6 +333,59 @@ func (e exchange) shape(t *testing.T) []string {
 		}
 	}
 	return lines
+}
+
+// tokensSaid is chance's in some answers, and in each chunk where every chunk has
+// usage. The stop string that was met is chance's, too.
+var tokensSaid = regexp.MustCompile(`((?:completion|output)_tokens) \d+$`)
+
+// consistent checks what must hold within every answer, whoever gives it.
+func (e exchange) consistent(t *testing.T, who string) {
+	t.Helper()
+	ids, sequence, ends := map[string]bool{}, 0.0, 0
+	see := func(text string) {
+		var v map[string]any
+		if json.Unmarshal([]byte(text), &v) != nil {
+			return
+		}
+		usage, _ := v["usage"].(map[string]any)
+		if response, ok := v["response"].(map[string]any); ok {
+			usage, _ = response["usage"].(map[string]any)
+		}
+		number := func(names ...string) (sum float64) {
+			for _, name := range names {
+				n, _ := usage[name].(float64)
+				sum += n
+			}
+			return sum
+		}
+		if total, ok := usage["total_tokens"]; ok && total != number("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens") {
+			t.Errorf("%s: usage does not add up: %v", who, usage)
+		}
+		if id, ok := v["id"].(string); ok {
+			ids[id] = true
+		}
+		if n, ok := v["sequence_number"]; ok {
+			if n != sequence {
+				t.Errorf("%s: sequence_number %v; want %v", who, n, sequence)
+			}
+			sequence++
+		}
+	}
+	if !strings.HasPrefix(e.answer.Get("Content-Type"), "text/event-stream") {
+		see(e.text)
+		return
+	}
+	for line := range strings.Lines(e.text) {
+		data, _ := strings.CutPrefix(strings.TrimSpace(line), "data: ")
+		see(data)
+		if data == "[DONE]" || strings.HasSuffix(data, `"type":"message_stop"}`) || strings.HasSuffix(data, `"type":"response.completed"}`) {
+			ends++
+		}
+	}
+	if len(ids) > 1 || e.leave == 0 && ends != 1 {
+		t.Errorf("%s: ids %v, %d end marks", who, ids, ends)
+	}
 }
 
 // eventShapes gives each event's shape, once where several in a row have it.
@@ -432,12 +492,16 @@ func valueShape(d *json.Decoder, indent, path string) []string {
 		var lines []string
 		if v == '[' {
 			// Of elements of the same shape one speaks for all.
-			seen := map[string]bool{}
+			seen, n := map[string]bool{}, 0
 			for d.More() {
+				n++
 				element := valueShape(d, indent, path+"[]")
 				if key := strings.Join(element, "\n"); !seen[key] {
 					seen[key], lines = true, append(lines, element...)
 				}
+			}
+			if n > 0 && (path == ".choices" || path == ".data") {
+				lines = append(lines, line("has %d", n)...)
 			}
 		} else {
 			for d.More() {
@@ -463,6 +527,9 @@ func valueShape(d *json.Decoder, indent, path string) []string {
 		}
 		return lines
 	case json.Number:
+		if exact.MatchString(path[strings.LastIndex(path, ".")+1:]) {
+			return line("%s", v)
+		}
 		if strings.ContainsAny(v.String(), ".eE") {
 			return line("float")
 		}
@@ -483,8 +550,10 @@ func valueShape(d *json.Decoder, indent, path string) []string {
 }
 
 var (
+	// exact are numbers that do not depend on the tokenizer.
+	exact = regexp.MustCompile(`^(code|index|(output|content)_index|(completion|output|reasoning)_tokens|max_(model_len|output_tokens|tokens)|temperature|top_p|(presence|frequency)_penalty)$`)
 	// freeText are fields of which a server may say what it likes.
-	freeText  = regexp.MustCompile(`^(content|text|embedding|reasoning|delta|token|decoded_token|tokens\[\]|arguments|partial_json|thinking|prompt|token_strs\[\]|TOKEN|stop_reason|stop_sequence|prompt_text)$`)
+	freeText  = regexp.MustCompile(`^(content|text|embedding|reasoning|delta|token|decoded_token|tokens\[\]|arguments|partial_json|thinking|prompt|token_strs\[\]|TOKEN|stop_sequence|prompt_text)$`)
 	anyHost   = regexp.MustCompile(`^http://[^/]*`)
 	anyHex    = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}`)
 	anyNumber = regexp.MustCompile(`\b\d+\b`)
