@@ -83,6 +83,11 @@ def weights(config):
 
 
 def main(folder):
+    # An engine that is just starting may be reading an earlier one: once made,
+    # a model stays, until this file changes.
+    mark, source = folder / "made-by.txt", pathlib.Path(__file__).read_text()
+    if mark.exists() and mark.read_text() == source:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     made = tokenizer()
     made.save(str(folder / "tokenizer.json"))
@@ -96,6 +101,7 @@ def main(folder):
         "model_max_length": CONTEXT,
         "chat_template": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:",
     })
+    mark.write_text(source)
 
 
 main(pathlib.Path(sys.argv[1]))

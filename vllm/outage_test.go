@@ -3,6 +3,7 @@
 package vllm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -62,6 +63,13 @@ func TestOutage(t *testing.T) {
 				return nil
 			})
 			narrow.comesTo(t, narrowSeqs, 2)
+			var pieces []*reply // answers that are no streams: two more wait at each
+			for i := range 4 {
+				body := ofLength(tokens)
+				body["stream"] = false
+				pieces = append(pieces, send(g.url(), chat, fmt.Sprintf("piece-%d", i), body))
+			}
+			narrow.comesTo(t, narrowSeqs, 4)
 			struck := time.Now()
 			tt.strike(t, narrow)
 
@@ -110,6 +118,18 @@ func TestOutage(t *testing.T) {
 				t.Logf("waiting: %v", r)
 				if !r.whole() || r.tokens != tokens {
 					t.Errorf("a stream that had not begun, %d tokens of %d: %v", r.tokens, tokens, r)
+				}
+			}
+
+			for _, r := range pieces {
+				<-r.done
+				var answer struct {
+					Usage struct {
+						Completion int `json:"completion_tokens"`
+					}
+				}
+				if err := json.Unmarshal(r.body, &answer); err != nil || r.status != http.StatusOK || answer.Usage.Completion != tokens {
+					t.Errorf("an answer in one piece, %d tokens of %d, status %d: %.200s", answer.Usage.Completion, tokens, r.status, r.body)
 				}
 			}
 

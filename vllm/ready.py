@@ -6,21 +6,31 @@ import sys
 import time
 import urllib.request
 
-url, process = sys.argv[1], int(sys.argv[2])
-while True:
+port, process = sys.argv[1], int(sys.argv[2])
+url = f"http://127.0.0.1:{port}"
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def version():
+    try:
+        return json.load(direct.open(f"{url}/version", timeout=1))["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+if version():
+    print(f"Another server answers on {url}: this one will not get the port.")
+    sys.exit()
+while not (found := version()):
+    time.sleep(0.5)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         sys.exit()
-    try:
-        version = json.load(urllib.request.urlopen(url + "/version", timeout=1))["version"]
-        break
-    except OSError:
-        time.sleep(0.5)
 print(f"""
-vLLM {version} is up on {url}. Ctrl-C ends it. In other terminals:
+vLLM {found} is up on {url}. Ctrl-C ends it. In other terminals:
 
-  bin/vllm-gateway
+  bin/vllm-gateway --backend {url}
   curl -N localhost:9000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{{"model":"tiny","messages":[{{"role":"user","content":"Hello"}}],"stream":true,"max_tokens":50}}'
 """)

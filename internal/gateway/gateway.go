@@ -6,9 +6,9 @@
 //	http.Serve(l, g)
 //	g.Drain(ctx)
 //
-// It never translates between APIs, never buffers an answer, never logs a
-// prompt, a completion or a key, and never lets a failed answer look like a
-// finished one.
+// It never translates between APIs, never gathers a stream, never logs a prompt,
+// a completion or a key, and never lets an answer that it knows has failed look
+// like a finished one.
 package gateway
 
 import (
