@@ -49,6 +49,10 @@ func TestTokenizeCountsAsUsageDoes(t *testing.T) {
 			if want := fmt.Sprintf(`"prompt_tokens":%d,`, counted.Count); !strings.Contains(answer, want) || counted.Count != len(counted.Tokens) {
 				t.Errorf("%s: count %d of %d tokens; the answer's usage differs: %s", test.path, counted.Count, len(counted.Tokens), answer)
 			}
+			ids, _ := json.Marshal(counted.Tokens)
+			if _, back := b.call("POST", "/detokenize", `{"tokens":`+string(ids)+`}`); test.path == "/v1/completions" && !strings.Contains(back, prompt) {
+				t.Errorf("tokenized and back: %s", back)
+			}
 		}
 	})
 }
