@@ -22,7 +22,7 @@ lint:
 race:
 	go test -race ./...
 fuzz: # a minute for each parser of outside bytes
-	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody gateway/FuzzFind; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t#*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
+	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody gateway/FuzzFind vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t#*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
 	cd clients && GOWORK=off go test -count 1 ./...
 
