@@ -22,6 +22,7 @@ import (
 // an error event, which [DONE] follows, and else 500. At SIGTERM vLLM does the
 // same, or, as luck has it, ends every answer as if it were finished, with status
 // 200, [DONE] and finish_reason "abort"; the gateway makes an error event of that.
+// A third way is to hang, with its connections open, until it is killed.
 func TestOutage(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -31,7 +32,7 @@ func TestOutage(t *testing.T) {
 	}{
 		{"API server killed", func(t *testing.T, e *engine) { e.cmd.Process.Kill() }, false, true},
 		{"EngineCore killed", func(t *testing.T, e *engine) { syscall.Kill(e.process(t, "VLLM::EngineCore"), syscall.SIGKILL) }, true, true},
-		{"terminated", func(t *testing.T, e *engine) { e.cmd.Process.Signal(syscall.SIGTERM) }, true, false},
+		{"terminated", terminate, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := start(t, wide, narrow)
@@ -159,6 +160,14 @@ func TestOutage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// terminate stops an engine as Kubernetes does: what is left after a while is
+// killed.
+func terminate(t *testing.T, e *engine) {
+	e.cmd.Process.Signal(syscall.SIGTERM)
+	patience := time.AfterFunc(10*time.Second, e.kill)
+	t.Cleanup(func() { patience.Stop() })
 }
 
 // succeed sends twenty requests, one after the other.
