@@ -87,7 +87,7 @@ func TestErrors(t *testing.T) {
 		{"answer longer than the context", completions, `{"prompt":"hi","max_tokens":2049}`, 400, "BadRequestError", "max_tokens", "max_tokens=2049 cannot be greater than max_model_len=2048."},
 		{"answer longer than the context, newer field", chat, `{"max_completion_tokens":2049,` + msgs + `}`, 400, "BadRequestError", "max_completion_tokens", "max_completion_tokens=2049 cannot"},
 		{"a prompt longer than the context", completions, `{"prompt":"` + strings.Repeat("word ", 3000) + `"}`, 400, "BadRequestError", "input_tokens",
-			"maximum context length is 2048 tokens. However, your prompt contains at least 2049 input tokens"},
+			"maximum context length is 2048 tokens. However, your prompt contains at least 2049 input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. (parameter=input_tokens, value=2049)"},
 		{"a salt with a slash", chat, `{"cache_salt":"a/b",` + msgs + `}`, 400, "BadRequestError", "cache_salt", "must not contain '@', '/', '\\\\', or NUL."},
 		{"JSON that ends too soon", chat, `{"messages"`, 400, "Bad Request", "body.11", "Expecting ':' delimiter"},
 		{"JSON that goes on", chat, `{} {}`, 400, "Bad Request", "body.3", "Extra data"},
