@@ -34,8 +34,10 @@ type Server struct {
 	Name string
 	// Listen is the address to listen on, host:port; an empty host is every
 	// interface.
-	Listen  string
-	Handler http.Handler
+	Listen string
+	// ListenFlag is the flag that sets Listen, for errors; empty is --listen.
+	ListenFlag string
+	Handler    http.Handler
 	// TLSCert and TLSKey name PEM files. Both empty: no TLS.
 	TLSCert, TLSKey string
 	// KeepAlive closes connections that have been idle for so long; 0 is 2
@@ -57,13 +59,35 @@ type Server struct {
 // drains and returns nil. A second signal kills the process at once. Errors are
 // those of listening and of the TLS files.
 func (s Server) Run(ctx context.Context) error {
-	ctx, forget := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, forget := Signalled(ctx)
 	defer forget()
+	l, err := s.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Serve(ctx, l)
+}
 
+// Signalled is ctx, ended by SIGINT or SIGTERM too. Once it has ended, signals
+// have their usual effect again: the next one kills.
+func Signalled(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, forget := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, forget)
+	return ctx, forget
+}
+
+// Open listens, and serves nobody yet: for commands with several servers, none
+// of which is to begin before all have their port.
+func (s Server) Open(ctx context.Context) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Listen)
 	if err != nil {
-		return listenError(s.Listen, err)
+		return nil, s.listenError(err)
 	}
+	return l, nil
+}
+
+// Serve is Run on a listener from Open, without an ear for signals.
+func (s Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := s.httpServer()
 	failed := make(chan error, 1)
 	go func() {
@@ -81,7 +105,6 @@ func (s Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve on %s: %w", s.Listen, err)
 	case <-ctx.Done():
 	}
-	forget() // from here on a second signal has its usual effect: it kills
 	s.drain(srv)
 	return nil
 }
@@ -129,12 +152,16 @@ func (s Server) drain(srv *http.Server) {
 	s.Log.Info(s.Name + " is down")
 }
 
-func listenError(addr string, err error) error {
+func (s Server) listenError(err error) error {
+	flag := s.ListenFlag
+	if flag == "" {
+		flag = "--listen"
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("cannot listen on %s: another process has this port; stop it or choose another with --listen", addr)
+		return fmt.Errorf("cannot listen on %s: another process has this port; stop it or choose another with %s", s.Listen, flag)
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("cannot listen on %s: not permitted; ports below 1024 need privileges, choose another with --listen", addr)
+		return fmt.Errorf("cannot listen on %s: not permitted; ports below 1024 need privileges, choose another with %s", s.Listen, flag)
 	}
-	return fmt.Errorf("cannot listen on %s: %w", addr, err)
+	return fmt.Errorf("cannot listen on %s: %w", s.Listen, err)
 }

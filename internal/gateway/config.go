@@ -29,6 +29,8 @@ type Config struct {
 	Version string
 	// Log gets one line a request, and one for each change of a backend's state.
 	Log *slog.Logger
+	// RequestLevel is the level of the line per request; 0 is info.
+	RequestLevel slog.Level
 	// Dial connects to backends; nil is TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -41,7 +43,7 @@ func (c Config) Validate() error {
 	}
 	seen := map[string]bool{}
 	for _, b := range c.Backends {
-		u, err := parseBackend(b)
+		u, err := ParseBackend(b)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("backend %q: %w", b, err))
 			continue
@@ -63,9 +65,10 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// parseBackend takes scheme://host:port and nothing more, so that what the
-// gateway sends is exactly the paths of its list.
-func parseBackend(s string) (*url.URL, error) {
+// ParseBackend takes scheme://host:port and nothing more, so that what the
+// gateway sends is exactly the paths of its list. The host of the URL that it
+// returns always has a port; it is the label backend of metrics.
+func ParseBackend(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "":

@@ -60,7 +60,7 @@ func New(cfg Config) (*Gateway, error) {
 	var watching context.Context
 	watching, g.unwatch = context.WithCancel(context.Background())
 	for _, s := range cfg.Backends {
-		u, _ := parseBackend(s) // validated above
+		u, _ := ParseBackend(s) // validated above
 		b := &backend{url: u, name: u.Host, state: unknown}
 		g.pool.backends = append(g.pool.backends, b)
 		g.metrics.introduceBackend(b.name)

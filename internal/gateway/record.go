@@ -195,7 +195,7 @@ func (rec *record) log(took time.Duration) {
 	if rec.err != nil {
 		attrs = append(attrs, slog.String("error", rec.err.Error()))
 	}
-	rec.g.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+	rec.g.cfg.Log.LogAttrs(context.Background(), rec.g.cfg.RequestLevel, "request", attrs...)
 }
 
 // clip keeps a client's words from filling the log.
