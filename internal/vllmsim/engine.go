@@ -15,6 +15,7 @@ type engine struct {
 	stopped   chan struct{}
 	abandoned chan struct{} // closed once nothing more will come of any request
 	wake      chan struct{} // holds one token while there may be work
+	gpu       gpu
 
 	mu      sync.Mutex
 	cache   *kvCache
@@ -99,7 +100,10 @@ func (e *engine) run() {
 				return
 			}
 		}
-		clock = notFarBehind(clock).Add(e.cfg.Cost.step(len(batch.work), batch.prefill, batch.context))
+		began := notFarBehind(clock)
+		took := e.cfg.Cost.step(len(batch.work), batch.prefill, batch.context)
+		clock = began.Add(took)
+		e.gpu.step(began, clock, e.cfg.Cost.busyShare(len(batch.work), took))
 		timer.Reset(time.Until(clock))
 		select {
 		case <-timer.C:
