@@ -2,45 +2,65 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version=$(VERSION)
 K6       = k6@v1.8.1
+PROMTOOL = promtool@v0.316.0 # as in stack/go.mod
 LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: up test build lint race fuzz clients k6 baseline test-k6 vllm test-vllm
+# Each module is built by its own go.mod; go.work is for people and editors.
+export GOWORK = off
 
-up: build # a simulated vLLM on :8000 and the gateway on :9000, until Ctrl-C
-	@$(WITH_BOTH) trap 'exit 0' INT TERM; sleep 1; kill -0 $$sim $$gateway || exit 1; cat docs/hello.txt; wait $$gateway
+.PHONY: up test build commands lint race fuzz clients test-rules test-dashboard test-browser k6 baseline test-k6 vllm test-vllm
+
+up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
+	@exec bin/vllm-stack $(ARGS)
 
 test:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go test ./...
+	cd stack && go vet -trimpath ./... && go test -trimpath ./...
 
-build:
+build: commands
+	cd stack && go build -trimpath -ldflags '$(LDFLAGS)' -o ../bin/vllm-stack .
+commands: # gateway and simulator alone
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 lint:
 	go run $(LINT) ./...
+	cd stack && go run $(LINT) ./...
 race:
 	go test -race ./...
+	cd stack && go test -race ./monitor
 fuzz: # a minute for each parser of outside bytes
 	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody gateway/FuzzFind vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t#*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
-	cd clients && GOWORK=off go test -count 1 ./...
+	cd clients && go test -count 1 ./...
+test-rules: bin/promtool # alerts and recorded series, by Prometheus's own tool
+	bin/promtool check rules alerts/*.yml
+	bin/promtool test rules alerts/tests/*.yml
+test-dashboard: k6 # the dashboard by Grafana's types; k6's names as k6 writes them
+	cd dashboards/check && npm ci --no-audit --no-fund && npm run check
+	cd stack && K6=$(CURDIR)/bin/k6 go test -trimpath -count 1 -run TestDashboardK6 .
+test-browser: # the page, and the stack with its demo load, in a real Chromium
+	node --test stack/page/assets-tests/
+	cd stack && go test -trimpath -tags browser -count 1 ./page && go test -trimpath -tags browser -count 1 -run Browser .
 
+bin/promtool:
+	GOBIN=$(CURDIR)/bin go install -trimpath -tags remove_all_sd -ldflags '-s -w' github.com/prometheus/prometheus/cmd/$(PROMTOOL)
 k6: bin/k6
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' go.k6.io/$(K6)
-baseline: build k6 # 10, 50 and 100 users, 7m30s; logs and metrics go to results/
-	@mkdir -p results; $(WITH_BOTH) bin/k6 run --no-usage-report loadtests/baseline.js; code=$$?; \
+RW = K6_PROMETHEUS_RW_SERVER_URL=http://localhost:9090/api/v1/write K6_PROMETHEUS_RW_TREND_STATS='p(50),p(95),p(99),avg' K6_PROMETHEUS_RW_STALE_MARKERS=true
+baseline: build k6 # 10, 50 and 100 users, 7m30s, against the stack that runs, else one without demo load
+	@mkdir -p results; up() { curl -sf localhost:9000/health >/dev/null && curl -sf localhost:9090/-/ready >/dev/null; }; \
+	up || { bin/vllm-stack --no-demo >results/vllm-stack.log 2>&1 & trap "kill $$!; wait" EXIT; \
+		until up; do kill -0 $$! 2>/dev/null || { cat results/vllm-stack.log; exit 1; }; sleep .2; done; }; \
+	$(RW) bin/k6 run --no-usage-report -o experimental-prometheus-rw loadtests/baseline.js; code=$$?; \
 	curl -sS localhost:9000/metrics >results/metrics.txt; exit $$code
 test-k6: k6 # every load test against simulator and gateway, healthy and faulty
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
 	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 ./loadtests
 
-vllm: build # a real vLLM on :8000, without a GPU; the first time it is installed
+vllm: commands # a real vLLM on :8000, without a GPU; the first time it is installed
 	@vllm/run
-test-vllm: build k6 # the gateway before it; minutes, and 10 GB of memory
+test-vllm: commands k6 # the gateway before it; minutes, and 10 GB of memory
 	K6=$(CURDIR)/bin/k6 go test -tags vllm -count 1 -timeout 30m -v ./vllm
-
-LOG = $(if $(filter baseline,$(MAKECMDGOALS)),2>results/$(1).log)
-WITH_BOTH = bin/vllm-sim $(call LOG,vllm-sim) & sim=$$!; sleep .3; bin/vllm-gateway $(call LOG,vllm-gateway) & gateway=$$!; \
-	trap 'kill $$sim $$gateway 2>/dev/null; wait' EXIT;

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,7 +31,8 @@ func (m *Monitor) newHandler() http.Handler {
 	m.newAPI().Register(v1)
 
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", v1))
+	mux.Handle("/api/v1/", sameOrigin(http.StripPrefix("/api/v1", v1)))
+	mux.Handle("POST /api/v1/write", sameOrigin(m.bounded(http.StripPrefix("/api/v1", v1))))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry}))
 	ok := func(what string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("Prometheus Server is " + what + ".\n")) }
@@ -39,6 +41,36 @@ func (m *Monitor) newHandler() http.Handler {
 	mux.HandleFunc("GET /-/ready", ok("Ready"))
 	m.pages(mux)
 	return mux
+}
+
+// sameOrigin refuses what the pages of other sites send, reads and writes alike:
+// a page can send a remote write, and make this machine work for its queries,
+// even if it does not get the answer. Browsers say where a request comes from;
+// everything that is no browser says nothing.
+func sameOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+		ok := from == "none" || from == "same-origin"
+		if from == "" { // an old browser, or none
+			ok = origin == "" || origin == "http://"+r.Host || origin == "https://"+r.Host
+		}
+		if !ok {
+			http.Error(w, "requests of other sites' pages are refused", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bounded refuses remote writes while there are too many series.
+func (m *Monitor) bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := m.db.Head().NumSeries(); n > m.maxSeries {
+			http.Error(w, fmt.Sprintf("there are %d series, and %d is the limit; write fewer, with fewer labels", n, m.maxSeries), http.StatusTooManyRequests)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // newAPI calls a constructor that takes fifty arguments by position, and takes

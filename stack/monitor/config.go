@@ -45,6 +45,12 @@ func configure(jobs []Job) (*config.Config, error) {
 			"scrape_interval":     duration(Interval),
 			"scrape_timeout":      duration(Interval - time.Second),
 			"evaluation_interval": duration(Interval),
+			// A target that goes mad must not take this process with it, which is
+			// the gateway's too. A vLLM server gives some 500 kB and 2000 samples.
+			"body_size_limit":          "16MB",
+			"sample_limit":             50_000,
+			"label_limit":              64,
+			"label_value_length_limit": 4096,
 		},
 		"scrape_configs": scrapes,
 	})

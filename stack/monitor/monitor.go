@@ -25,8 +25,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/prometheus/prometheus/model/labels"
@@ -43,10 +45,15 @@ import (
 const Interval = 5 * time.Second
 
 const (
-	// These are Prometheus's own defaults.
-	lookback     = 5 * time.Minute
-	queryTimeout = 2 * time.Minute
-	querySamples = 50_000_000
+	lookback = 5 * time.Minute // as Prometheus's own
+	// Queries share a process with the gateway. Prometheus's own limits (20 at a
+	// time, 50 million samples each) let them take gigabytes.
+	queryTimeout = 30 * time.Second
+	querySamples = 10_000_000
+	queries      = 8
+	// maxSeries is how many series remote writes may bring the store to. Each is
+	// about 1.5 kB of memory; a k6 run makes some 100.
+	maxSeries = 200_000
 	// stripes of the index in memory. Prometheus's default is for millions of
 	// series and costs some 8 MB; here there are a few thousand.
 	stripes = 1 << 9
@@ -88,12 +95,15 @@ type Monitor struct {
 	db       *tsdb.DB
 	replay   *tsdb.DBStats
 	parser   parser.Parser
+	active   *promql.ActiveQueryTracker // bounds how many run at once
 	engine   *promql.Engine
 	scraper  *scrape.Manager
 	rules    *rules.Manager
 	handler  http.Handler
 	started  time.Time
 	close    func() error
+
+	maxSeries uint64 // see the constant
 }
 
 // Open opens the database, and replays what a process that was killed had not
@@ -105,16 +115,24 @@ func Open(cfg Config) (*Monitor, error) {
 		replay:   tsdb.NewDBStats(),
 		parser:   parser.NewParser(parser.Options{}),
 		started:  time.Now(),
+
+		maxSeries: maxSeries,
 	}
 	var err error
 	if m.config, err = configure(cfg.Jobs); err != nil {
 		return nil, err
 	}
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	version.Version = Version() // of Prometheus's common code: prometheus_build_info, User-Agent
+	m.registry.MustRegister(versioncollector.NewCollector("prometheus"), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := m.openStore(); err != nil {
-		return nil, fmt.Errorf("data folder %s: %w", cfg.Data, err)
+		return nil, err
 	}
-	m.close = sync.OnceValue(m.db.Close)
+	m.close = sync.OnceValue(func() error {
+		if m.active != nil {
+			m.active.Close()
+		}
+		return m.db.Close()
+	})
 	if err := m.openManagers(); err != nil {
 		m.Close()
 		return nil, err
@@ -166,7 +184,13 @@ func (m *Monitor) openManagers() (err error) {
 	if err != nil {
 		return err
 	}
+	active, err := promql.NewActiveQueryTracker(m.cfg.Data, queries, m.cfg.Log.With("part", "query"))
+	if err != nil {
+		return fault(err)
+	}
+	m.active = active
 	m.engine = promql.NewEngine(promql.EngineOpts{
+		ActiveQueryTracker:   active,
 		Logger:               m.cfg.Log.With("part", "query"),
 		Reg:                  m.registry,
 		MaxSamples:           querySamples,
@@ -214,27 +238,32 @@ func (m *Monitor) openManagers() (err error) {
 // Run scrapes and evaluates until ctx ends. The error is that of a machine that
 // does not know its name.
 func (m *Monitor) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(m.rules.Run)
+	defer m.rules.Stop()
+
 	// It looks this machine up in the DNS, which may take its time.
-	if err := m.scraper.ApplyConfig(m.config); err != nil {
-		return err
+	applied := make(chan error, 1)
+	go func() { applied <- m.scraper.ApplyConfig(m.config) }()
+	select {
+	case err := <-applied:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return nil
 	}
 	targets := make(chan map[string][]*targetgroup.Group, 1)
 	targets <- m.targets()
-	var both sync.WaitGroup
-	both.Go(func() { m.scraper.Run(targets) })
-	both.Go(m.rules.Run)
+	running.Go(func() { m.scraper.Run(targets) })
+	defer m.scraper.Stop()
 	<-ctx.Done()
-	m.scraper.Stop()
-	m.rules.Stop()
-	both.Wait()
 	return nil
 }
 
 // Close closes the database, once Run has returned.
 func (m *Monitor) Close() error { return m.close() }
-
-// Series is how many series have had samples lately.
-func (m *Monitor) Series() uint64 { return m.db.Head().NumSeries() }
 
 // ServeHTTP is Prometheus's API, and the few pages of [Monitor] for people.
 func (m *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.handler.ServeHTTP(w, r) }

@@ -231,8 +231,8 @@ func TestAPI(t *testing.T) {
 			}
 			for path, want := range map[string]string{
 				"/-/healthy": "Prometheus Server is Healthy.", "/-/ready": "Prometheus Server is Ready.",
-				"/metrics": "prometheus_tsdb_head_series", "/targets": "http://target:1/metrics", "/rules": "TargetDown",
-				"/query?expr=beat": `{__name__=&#34;beat&#34;, instance=&#34;target:1&#34;`, "/query?expr=beat(": "parse error", "/query?expr=%3Cscript%3E": "&lt;script&gt;",
+				"/metrics": "prometheus_build_info", "/targets": "http://target:1/metrics", "/rules": "TargetDown",
+				"/query?expr=beat": `{__name__=&#34;beat&#34;, instance=&#34;target:1&#34;`, "/query?expr=beat(": "parse error", "/query?g0.expr=beat": "target:1", "/query?expr=%3Cscript%3E": "&lt;script&gt;",
 			} {
 				w := httptest.NewRecorder()
 				r.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -244,23 +244,88 @@ func TestAPI(t *testing.T) {
 	})
 }
 
-// Nothing that deletes or stops is there, and no other site's page may read.
-func TestNothingDangerous(t *testing.T) {
+// Nothing that deletes or stops is there.
+func TestNoAdmin(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.while(func() {
-			for _, path := range []string{"/api/v1/admin/tsdb/delete_series?match[]=beat", "/-/quit", "/-/reload", "/api/v1/otlp/v1/metrics"} {
+			for path, want := range map[string]int{
+				"/api/v1/admin/tsdb/delete_series?match[]=beat": http.StatusForbidden, "/api/v1/otlp/v1/metrics": http.StatusNotFound,
+				"/-/quit": http.StatusNotFound, "/-/reload": http.StatusNotFound,
+			} {
 				w := httptest.NewRecorder()
 				r.ServeHTTP(w, httptest.NewRequest("POST", path, nil))
-				if w.Code < 400 {
-					t.Errorf("POST %s: %d", path, w.Code)
+				if w.Code != want && !(strings.Contains(path, "admin") && strings.Contains(w.Body.String(), "admin APIs disabled")) {
+					t.Errorf("POST %s: %d %s; want %d", path, w.Code, w.Body, want)
 				}
 			}
-			req := httptest.NewRequest("GET", "/api/v1/query?query=up", nil)
-			req.Header.Set("Origin", "https://elsewhere.example")
-			w := httptest.NewRecorder()
-			r.ServeHTTP(w, req)
-			if got := w.Header().Get("Access-Control-Allow-Origin"); w.Code != 200 || got != "" {
-				t.Errorf("%d, allowed origin %q", w.Code, got)
+		})
+	})
+}
+
+// Pages of other sites neither read nor write, nor make the machine work; what
+// is no browser, or a page of ours, does.
+func TestOtherSites(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.while(func() {
+			time.Sleep(10 * time.Second)
+			for _, c := range []struct {
+				name   string
+				header map[string]string
+				may    bool
+			}{
+				{"curl, Grafana, k6", nil, true},
+				{"typed into a browser", map[string]string{"Sec-Fetch-Site": "none"}, true},
+				{"our own page", map[string]string{"Sec-Fetch-Site": "same-origin", "Origin": "http://example.com"}, true},
+				{"another site's image", map[string]string{"Sec-Fetch-Site": "cross-site"}, false},
+				{"another port's page", map[string]string{"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3001"}, false},
+				{"another site, old browser", map[string]string{"Origin": "https://elsewhere.example"}, false},
+			} {
+				for _, req := range []*http.Request{
+					httptest.NewRequest("GET", "/api/v1/query?query=beat", nil),
+					httptest.NewRequest("POST", "/api/v1/query?query=beat", nil),
+					httptest.NewRequest("POST", "/api/v1/write", strings.NewReader(series("k6_vus", 10))),
+				} {
+					for k, v := range c.header {
+						req.Header.Set(k, v)
+					}
+					w := httptest.NewRecorder()
+					r.ServeHTTP(w, req)
+					if may := w.Code/100 == 2; may != c.may || !may && w.Code != http.StatusForbidden {
+						t.Errorf("%s: %s %s: %d %s", c.name, req.Method, req.URL, w.Code, w.Body)
+					}
+					if got := w.Header().Get("Access-Control-Allow-Origin"); got != "" {
+						t.Errorf("%s: allowed origin %q", c.name, got)
+					}
+				}
+			}
+		})
+	})
+}
+
+// A target that sends without end is down, and not kept in memory.
+func TestMadTarget(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		l, err := r.net.Listen("nobody:2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			for line := []byte(strings.Repeat("# nothing\n", 1000)); ; {
+				if _, err := w.Write(line); err != nil {
+					return
+				}
+				time.Sleep(time.Millisecond) // the bubble's clock stands still while anybody is busy
+			}
+		})}
+		go srv.Serve(l)
+		defer srv.Close()
+		r.while(func() {
+			time.Sleep(12 * time.Second)
+			if got := r.value(`up{job="bad"}`); got != "0" {
+				t.Errorf("up = %q", got)
+			}
+			if got := r.get("targets"); !strings.Contains(got, "body size limit exceeded") {
+				t.Errorf("targets: %s", got)
 			}
 		})
 	})
@@ -271,27 +336,39 @@ func TestRemoteWrite(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.while(func() {
 			time.Sleep(10 * time.Second)
-			req := prompb.WriteRequest{Timeseries: []prompb.TimeSeries{{
-				Labels:  []prompb.Label{{Name: "__name__", Value: "k6_vus"}, {Name: "scenario", Value: "users_10"}},
-				Samples: []prompb.Sample{{Value: 10, Timestamp: time.Now().UnixMilli()}},
-			}}}
-			raw, err := req.Marshal()
-			if err != nil {
-				t.Fatal(err)
+			write := func(body string) *httptest.ResponseRecorder {
+				post := httptest.NewRequest("POST", "/api/v1/write", strings.NewReader(body))
+				post.Header.Set("Content-Type", "application/x-protobuf")
+				post.Header.Set("Content-Encoding", "snappy")
+				w := httptest.NewRecorder()
+				r.ServeHTTP(w, post)
+				return w
 			}
-			post := httptest.NewRequest("POST", "/api/v1/write", strings.NewReader(string(snappy.Encode(nil, raw))))
-			post.Header.Set("Content-Type", "application/x-protobuf")
-			post.Header.Set("Content-Encoding", "snappy")
-			w := httptest.NewRecorder()
-			r.ServeHTTP(w, post)
-			if w.Code != http.StatusNoContent {
+			if w := write(series("k6_vus", 10)); w.Code != http.StatusNoContent {
 				t.Fatalf("%d %s", w.Code, w.Body)
 			}
 			if got := r.value(`k6_vus{scenario="users_10"}`); got != "10" {
 				t.Errorf("k6_vus = %q", got)
 			}
+			r.maxSeries = r.db.Head().NumSeries() - 1
+			if w := write(series("k6_http_reqs_total", 1)); w.Code != http.StatusTooManyRequests || !strings.Contains(w.Body.String(), "is the limit") {
+				t.Errorf("beyond the limit of series: %d %s", w.Code, w.Body)
+			}
 		})
 	})
+}
+
+// series is a remote write of one sample of now.
+func series(name string, value float64) string {
+	req := prompb.WriteRequest{Timeseries: []prompb.TimeSeries{{
+		Labels:  []prompb.Label{{Name: "__name__", Value: name}, {Name: "scenario", Value: "users_10"}},
+		Samples: []prompb.Sample{{Value: value, Timestamp: time.Now().UnixMilli()}},
+	}}}
+	raw, err := req.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	return string(snappy.Encode(nil, raw))
 }
 
 // What was stored is there after a stop and a start, and counts on.
@@ -346,7 +423,7 @@ func TestOpenErrors(t *testing.T) {
 		{"in use", func(*Config) {}, "another process uses it"},
 		{"a file", func(c *Config) { c.Data = file }, "not a folder"},
 		{"below a file", func(c *Config) { c.Data = filepath.Join(file, "sub") }, "not a folder"},
-		{"not writable", func(c *Config) { c.Data = "/proc/nowhere" }, "data folder /proc/nowhere"},
+		{"not writable", func(c *Config) { c.Data = "/proc/nowhere" }, "/proc/nowhere"},
 		{"bad rules", func(c *Config) {
 			c.Data = filepath.Join(dir, "other")
 			c.Rules = fstest.MapFS{"bad.yml": {Data: []byte("groups: [{name: x, rules: [{record: a, expr: 'sum('}]}]")}}

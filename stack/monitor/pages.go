@@ -19,7 +19,9 @@ import (
 // for; pictures are the dashboard's.
 func (m *Monitor) pages(mux *http.ServeMux) {
 	mux.Handle("GET /{$}", http.RedirectHandler("/targets", http.StatusFound))
-	mux.Handle("GET /graph", http.RedirectHandler("/query", http.StatusFound))
+	mux.HandleFunc("GET /graph", func(w http.ResponseWriter, r *http.Request) { // where links in alerts lead
+		http.Redirect(w, r, "/query?"+r.URL.RawQuery, http.StatusFound)
+	})
 	mux.HandleFunc("GET /targets", m.targetsPage)
 	mux.HandleFunc("GET /query", m.queryPage)
 	mux.HandleFunc("GET /rules", m.rulesPage)
@@ -88,8 +90,12 @@ func (m *Monitor) rulesPage(w http.ResponseWriter, _ *http.Request) {
 type answer struct {
 	Expr, Error string
 	Rows        []row
+	More        int // rows that are not shown
 	Took        time.Duration
 }
+
+// maxRows keeps the page such that a browser can show it.
+const maxRows = 1000
 
 type row struct{ Series, Value string }
 
@@ -103,6 +109,8 @@ func (m *Monitor) queryPage(w http.ResponseWriter, r *http.Request) {
 		if err := m.ask(r, &a); err != nil {
 			a.Error = err.Error()
 		}
+		a.More = max(0, len(a.Rows)-maxRows)
+		a.Rows = a.Rows[:len(a.Rows)-a.More]
 		a.Took = time.Since(began).Round(time.Microsecond)
 	}
 	show(w, "query", a)

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the real program, built once, where a test wants it. TestMain takes
+// its folder away.
+var (
+	folder string
+	binary = sync.OnceValue(func() string {
+		path := filepath.Join(folder, "vllm-stack")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			panic(err)
+		}
+		return path
+	})
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if folder, err = os.MkdirTemp("", "vllm-stack"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(folder)
+	os.Exit(code)
+}
+
+// process is a running stack on ports of its own.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	args   []string
+	out    *lockedBuffer
+	ended  chan error
+	began  time.Time
+	greets time.Duration // how long it took to say where everything is
+
+	gateway, prometheus, dashboard string // http://host:port
+}
+
+// start runs the stack and waits until it says where everything is.
+func start(t *testing.T, data string, args ...string) *process {
+	t.Helper()
+	free := freeAddrs(t, 5)
+	p := &process{t: t, gateway: "http://" + free[0], prometheus: "http://" + free[1], dashboard: "http://" + free[2]}
+	p.args = append([]string{"--data", data, "--listen-gateway", free[0], "--listen-prometheus", free[1], "--listen-dashboard", free[2],
+		"--listen-simulator", free[3], "--listen-gpu", free[4]}, args...)
+	p.run()
+	return p
+}
+
+func (p *process) run() {
+	p.t.Helper()
+	p.out = &lockedBuffer{}
+	p.cmd = exec.Command(binary(), p.args...)
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.began = time.Now()
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.ended = make(chan error, 1)
+	go func() { p.ended <- p.cmd.Wait() }()
+	p.t.Cleanup(func() { p.cmd.Process.Kill() })
+	p.eventually("it says where everything is", func() bool { return strings.Contains(p.out.String(), "Ctrl-C ends it.") })
+	p.greets = time.Since(p.began)
+}
+
+// eventually waits for something that a running process does in its own time.
+func (p *process) eventually(what string, is func() bool) {
+	p.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("not within 30 s: %s\n%s", what, p.out.String())
+		}
+	}
+}
+
+// kill ends the process as kill -9 does.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// query is what Prometheus finds: series and value, by the given label.
+func (p *process) query(expr, label string) map[string]string {
+	p.t.Helper()
+	var answer struct {
+		Status string
+		Data   struct {
+			Result []struct {
+				Metric map[string]string
+				Value  [2]any
+			}
+		}
+	}
+	resp, err := http.Get(p.prometheus + "/api/v1/query?query=" + url.QueryEscape(expr))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Status != "success" {
+		p.t.Fatalf("%s: %v, %+v", expr, err, answer)
+	}
+	found := map[string]string{}
+	for _, r := range answer.Data.Result {
+		found[r.Metric[label]] = r.Value[1].(string)
+	}
+	return found
+}
+
+// The history of a stack that was killed is there when it starts again.
+func TestHistorySurvivesKill(t *testing.T) {
+	p := start(t, t.TempDir(), "--no-demo")
+	p.eventually("two scrapes of every job", func() bool {
+		for _, job := range []string{"vllm-gateway", "vllm", "gpu-exporter", "prometheus"} {
+			if n := p.query(`count_over_time(up{job="`+job+`"}[5m])`, "job")[job]; n == "" || n == "1" {
+				return false
+			}
+		}
+		return true
+	})
+	before := time.Now()
+	p.kill()
+	p.run()
+	history := fmt.Sprintf(`count_over_time(up[1m] @ %.3f)`, float64(before.UnixMilli())/1000)
+	got := p.query(history, "job")
+	if n, _ := strconv.Atoi(got["vllm-gateway"]); len(got) != 4 || n < 2 {
+		t.Errorf("after kill -9 and a start the history is %v", got)
+	}
+	if p.greets > time.Second {
+		t.Logf("it took %v to start", p.greets) // no test fails on a timing
+	}
+}
+
+// A stack before servers that are away comes up, shows them as down, and sees
+// them come. Nothing simulated runs.
+func TestBackendsMayComeLater(t *testing.T) {
+	addr := freeAddrs(t, 1)[0]
+	p := start(t, t.TempDir(), "--backend", "http://"+addr)
+	p.eventually("the backend is down for Prometheus", func() bool { return p.query(`up{job="vllm"}`, "instance")[addr] == "0" })
+	p.eventually("the backend is down for the gateway", func() bool { return p.query(`gateway_backend_up`, "backend")[addr] == "0" })
+	resp, err := http.Post(p.gateway+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","messages":[]}`))
+	if err != nil || resp.StatusCode != http.StatusBadGateway {
+		t.Errorf("%v %+v; want 502", err, resp)
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, "vllm:num_requests_running 0\n")
+	})}}
+	srv.Start()
+	defer srv.Close()
+	p.eventually("the backend is up for Prometheus", func() bool { return p.query(`up{job="vllm"}`, "instance")[addr] == "1" })
+	p.eventually("the backend is up for the gateway", func() bool { return p.query(`gateway_backend_up`, "backend")[addr] == "1" })
+
+	if got := p.get(p.dashboard + "/about.json"); !strings.Contains(got, `"simulated":false`) || !strings.Contains(got, `"notice":""`) {
+		t.Errorf("about: %s", got)
+	}
+	if got := p.query(`count({__name__=~"nvidia_.*"})`, ""); len(got) != 0 {
+		t.Errorf("GPU readings without a GPU: %v", got)
+	}
+	for _, flag := range []string{"--listen-simulator", "--listen-gpu"} {
+		if conn, err := net.Dial("tcp", p.flag(flag)); err == nil {
+			conn.Close()
+			t.Errorf("somebody listens on %s", flag)
+		}
+	}
+}
+
+// SIGTERM ends it in order: a stream that runs comes to its end first.
+func TestTermination(t *testing.T) {
+	p := start(t, t.TempDir(), "--no-demo")
+	p.eventually("the gateway knows its backend", func() bool { return strings.Contains(p.out.String(), "model found") })
+	resp, err := http.Post(p.gateway+"/v1/completions", "application/json",
+		strings.NewReader(`{"model":"TinyLlama/TinyLlama-1.1B-Chat-v1.0","prompt":"x","stream":true,"max_tokens":200,"min_tokens":200}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(body)), "data: [DONE]") {
+		t.Errorf("the stream ended with %v, %q", err, body[max(0, len(body)-200):])
+	}
+	if err := <-p.ended; err != nil {
+		t.Errorf("%v\n%s", err, p.out.String())
+	}
+}
+
+// What cannot be is said in lines that tell what to do, before anything starts.
+func TestStartErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	running := start(t, filepath.Join(dir, "used"), "--no-demo")
+	free := freeAddrs(t, 5)
+	ports := []string{"--listen-gateway", free[0], "--listen-prometheus", free[1], "--listen-dashboard", free[2], "--listen-simulator", free[3], "--listen-gpu", free[4]}
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		want []string
+	}{
+		{"two ports taken", []string{"--data", dir, "--listen-gateway", taken.Addr().String(), "--listen-dashboard", taken.Addr().String()}, 1,
+			[]string{"the port is taken", "--listen-gateway", "--listen-dashboard"}},
+		{"folder in use", []string{"--data", filepath.Join(dir, "used")}, 1, []string{"another process uses it", "--data"}},
+		{"folder with simulated data", []string{"--data", filepath.Join(dir, "used"), "--backend", "http://a:1"}, 1, []string{"it holds simulated data", "--data"}},
+		{"folder is a file", []string{"--data", file}, 1, []string{"not a folder", "--data"}},
+		{"a backend that is none", []string{"--data", dir, "--backend", "localhost:8000"}, 2, []string{`backend "localhost:8000"`, "http://"}},
+		{"the same backend twice", []string{"--data", filepath.Join(dir, "twice"), "--backend", "http://a:1", "--backend", "http://a:1"}, 2, []string{"named twice"}},
+		{"an exporter that is none", []string{"--data", dir, "--backend", "http://a:1", "--gpu-exporter", "box:9835"}, 2, []string{`--gpu-exporter "box:9835"`}},
+		{"no address", []string{"--listen-gateway", ""}, 1, []string{"no address to listen on", "--listen-gateway"}},
+		{"an empty backend", []string{"--backend", ""}, 2, []string{"--backend", "is empty"}},
+		{"one of two backends is empty", []string{"--backend", "http://a:1,"}, 2, []string{"--backend", "is empty"}},
+		{"an impossible port", []string{"--backend", "http://a:99999"}, 2, []string{"99999", "65535"}},
+		{"an exporter beside simulated cards", []string{"--gpu-exporter", "http://a:9835"}, 2, []string{"--gpu-exporter", "--backend"}},
+		{"an exporter twice", []string{"--backend", "http://a:1", "--gpu-exporter", "http://a:9835", "--gpu-exporter", "http://a:9835"}, 2, []string{"named twice"}},
+		{"a demo for real servers", []string{"--backend", "http://a:1", "--demo"}, 2, []string{"--demo"}},
+		{"short retention", []string{"--retention", "5m"}, 2, []string{"--retention"}},
+		{"unknown flag", []string{"--beckend", "x"}, 2, []string{"--backend"}},
+	} {
+		cmd := exec.Command(binary(), append(ports[:len(ports):len(ports)], c.args...)...)
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != c.code {
+			t.Errorf("%s: exit %d, want %d\n%s", c.name, got, c.code, out)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s: says %q, want %q in it", c.name, out, want)
+			}
+		}
+		if strings.Contains(string(out), "Ctrl-C ends it") {
+			t.Errorf("%s: it greets all the same: %s", c.name, out)
+		}
+	}
+	running.kill()
+
+	unset := exec.Command(binary(), ports...)
+	unset.Env = append(os.Environ(), "VLLM_STACK_BACKEND=")
+	if out, _ := unset.CombinedOutput(); unset.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "is empty") {
+		t.Errorf("VLLM_STACK_BACKEND=: exit %d, %s; a simulated server must not stand in for real ones", unset.ProcessState.ExitCode(), out)
+	}
+}
+
+func (p *process) get(url string) string {
+	p.t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(body)
+}
+
+// flag is what the process was told for a flag.
+func (p *process) flag(name string) string {
+	for i, a := range p.args {
+		if a == name {
+			return p.args[i+1]
+		}
+	}
+	p.t.Fatalf("no %s", name)
+	return ""
+}
+
+func freeAddrs(t *testing.T, n int) []string {
+	t.Helper()
+	var addrs []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addrs = append(addrs, l.Addr().String())
+	}
+	return addrs
+}
