@@ -41,7 +41,7 @@ test-dashboard: k6 # the dashboard by Grafana's types; k6's names as k6 writes t
 	cd dashboards/check && npm ci --no-audit --no-fund && npm run check
 	cd stack && K6=$(CURDIR)/bin/k6 go test -trimpath -count 1 -run TestDashboardK6 .
 test-browser: # the page, and the stack with its demo load, in a real Chromium
-	node --test stack/page/assets-tests/
+	node --test --test-reporter dot stack/page/assets-tests/*.test.mjs
 	cd stack && go test -trimpath -tags browser -count 1 ./page && go test -trimpath -tags browser -count 1 -run Browser .
 
 bin/promtool:

@@ -130,10 +130,12 @@ func TestCommandLine(t *testing.T) {
 		"no such file":    {[]string{"--tls-key", "nowhere.pem", "--tls-cert", "main.go"}, "", 2, []string{"--tls-key", "nowhere.pem"}},
 		"all bad backends": {[]string{"--backend", "localhost:8000", "--backend", "http://a/v1", "--backend", "http://u:p@b", "--backend", "ftp://c"}, "", 2,
 			[]string{`"localhost:8000"`, "http://host:port", `"http://a/v1"`, "not a path", "password", `"ftp"`}},
-		"backend twice": {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
-		"port taken":    {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "another process", "--listen"}},
-		"no such host":  {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
-		"zero timeout":  {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
+		"impossible port": {[]string{"--backend", "http://a:99999"}, "", 2, []string{"99999", "65535"}},
+		"no address":      {[]string{"--listen", ""}, "", 1, []string{"no address to listen on", "--listen"}},
+		"backend twice":   {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
+		"port taken":      {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "another process", "--listen"}},
+		"no such host":    {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
+		"zero timeout":    {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
 	} {
 		cmd := exec.Command(binary, tt.args...)
 		if tt.env != "" {

@@ -43,6 +43,9 @@ type Server struct {
 	// KeepAlive closes connections that have been idle for so long; 0 is 2
 	// minutes.
 	KeepAlive time.Duration
+	// ReadTimeout is how long a request may take to arrive; 0 leaves it to the
+	// handler.
+	ReadTimeout time.Duration
 	// DrainTimeout is how long running requests may take to end once the
 	// process is asked to stop; 0 ends them at once.
 	DrainTimeout time.Duration
@@ -79,6 +82,9 @@ func Signalled(ctx context.Context) (context.Context, context.CancelFunc) {
 // Open listens, and serves nobody yet: for commands with several servers, none
 // of which is to begin before all have their port.
 func (s Server) Open(ctx context.Context) (net.Listener, error) {
+	if s.Listen == "" { // net would choose any port
+		return nil, fmt.Errorf("no address to listen on: give one with %s, such as :9000", s.listenFlag())
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Listen)
 	if err != nil {
 		return nil, s.listenError(err)
@@ -124,6 +130,7 @@ func (s Server) httpServer() *http.Server {
 		// "OPTIONS *" is the handler's to refuse, too.
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            readHeaderTimeout,
+		ReadTimeout:                  s.ReadTimeout,
 		IdleTimeout:                  keepAlive,
 		MaxHeaderBytes:               maxHeaderBytes,
 		ErrorLog:                     slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
@@ -153,15 +160,18 @@ func (s Server) drain(srv *http.Server) {
 }
 
 func (s Server) listenError(err error) error {
-	flag := s.ListenFlag
-	if flag == "" {
-		flag = "--listen"
-	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("cannot listen on %s: another process has this port; stop it or choose another with %s", s.Listen, flag)
+		return fmt.Errorf("cannot listen on %s: the port is taken; stop what has it, or choose another with %s", s.Listen, s.listenFlag())
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("cannot listen on %s: not permitted; ports below 1024 need privileges, choose another with %s", s.Listen, flag)
+		return fmt.Errorf("cannot listen on %s: not permitted; ports below 1024 need privileges, choose another with %s", s.Listen, s.listenFlag())
 	}
 	return fmt.Errorf("cannot listen on %s: %w", s.Listen, err)
+}
+
+func (s Server) listenFlag() string {
+	if s.ListenFlag == "" {
+		return "--listen"
+	}
+	return s.ListenFlag
 }

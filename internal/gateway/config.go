@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -81,6 +82,9 @@ func ParseBackend(s string) (*url.URL, error) {
 		return nil, errors.New("a user name or password in the URL would end up in logs; leave it out")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("only the server is named, not a path; write %s://%s", u.Scheme, u.Host)
+	}
+	if n, err := strconv.Atoi(u.Port()); u.Port() != "" && (err != nil || n < 1 || n > 65535) {
+		return nil, fmt.Errorf("port %s; write one from 1 to 65535", u.Port())
 	}
 	if u.Port() == "" {
 		port := "80"
