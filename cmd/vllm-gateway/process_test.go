@@ -133,7 +133,7 @@ func TestCommandLine(t *testing.T) {
 		"impossible port": {[]string{"--backend", "http://a:99999"}, "", 2, []string{"99999", "65535"}},
 		"no address":      {[]string{"--listen", ""}, "", 1, []string{"no address to listen on", "--listen"}},
 		"backend twice":   {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
-		"port taken":      {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "another process", "--listen"}},
+		"port taken":      {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
 		"no such host":    {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
 		"zero timeout":    {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
 	} {
