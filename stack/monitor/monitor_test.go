@@ -318,6 +318,7 @@ func TestMadTarget(t *testing.T) {
 			}
 		})}
 		go srv.Serve(l)
+		defer time.Sleep(time.Second) // for the handler's own to end
 		defer srv.Close()
 		r.while(func() {
 			time.Sleep(12 * time.Second)
