@@ -81,7 +81,7 @@ func TestRulesUseWhatIsEmitted(t *testing.T) {
 					t.Errorf("%s%s: %s is recorded below", r.Record, r.Alert, s.Name)
 				}
 				for _, m := range s.LabelMatchers {
-					if m.Name == labels.MetricName {
+					if m.Name == model.MetricNameLabel {
 						continue
 					}
 					if !slices.ContainsFunc(known[s.Name], func(l labels.Labels) bool { return l.Has(m.Name) }) {

@@ -590,13 +590,13 @@ func (c checker) selector(n *parser.VectorSelector) []string {
 	has := map[string][]string{}
 	for _, s := range series {
 		s.Range(func(l labels.Label) {
-			if l.Name != labels.MetricName {
+			if l.Name != model.MetricNameLabel {
 				has[l.Name] = append(has[l.Name], l.Value)
 			}
 		})
 	}
 	for _, m := range n.LabelMatchers {
-		if m.Name == labels.MetricName {
+		if m.Name == model.MetricNameLabel {
 			continue
 		}
 		values, ok := has[m.Name]
@@ -710,13 +710,13 @@ func emittedSeries(t *testing.T) map[string][]labels.Labels {
 			b := labels.NewBuilder(s)
 			s = b.Set("job", "job").Set("instance", "host:1").Labels()
 		}
-		name := s.Get(labels.MetricName)
+		name := s.Get(model.MetricNameLabel)
 		known[name] = append(known[name], s)
 	}
 
 	own, engine := exercise(t)
 	for _, s := range readMetrics(t, own) {
-		if strings.HasPrefix(s.Get(labels.MetricName), "gateway_") {
+		if strings.HasPrefix(s.Get(model.MetricNameLabel), "gateway_") {
 			add(s, true)
 		}
 	}
@@ -727,17 +727,17 @@ func emittedSeries(t *testing.T) map[string][]labels.Labels {
 	recorded = bytes.Join(engineSeries.FindAll(recorded, -1), nil) // without heads and remarks
 	real := map[string][]string{}
 	for _, s := range readMetrics(t, recorded) {
-		real[s.Get(labels.MetricName)] = labelNames(s)
+		real[s.Get(model.MetricNameLabel)] = labelNames(s)
 	}
 	for _, s := range readMetrics(t, engine) {
-		name := s.Get(labels.MetricName)
+		name := s.Get(model.MetricNameLabel)
 		if has, ok := real[name]; ok && strings.HasPrefix(name, "vllm:") {
 			add(labels.NewBuilder(s).Keep(has...).Labels(), true)
 		}
 	}
 	for _, name := range contract {
 		if strings.HasPrefix(name, "nvidia_") {
-			add(labels.FromStrings(labels.MetricName, name, "gpu", "0", "uuid", "GPU-0", "name", "some card"), true)
+			add(labels.FromStrings(model.MetricNameLabel, name, "gpu", "0", "uuid", "GPU-0", "name", "some card"), true)
 		}
 	}
 	for _, s := range recordedSeries(t) {
@@ -914,9 +914,9 @@ func recordedSeries(t *testing.T) []labels.Labels {
 			for _, r := range g.Rules {
 				b := labels.NewBuilder(labels.FromMap(r.Labels))
 				if r.Record != "" {
-					all = append(all, b.Set(labels.MetricName, r.Record).Labels())
+					all = append(all, b.Set(model.MetricNameLabel, r.Record).Labels())
 				} else {
-					all = append(all, b.Set(labels.MetricName, "ALERTS").Set("alertname", r.Alert).Set("alertstate", "firing").Labels())
+					all = append(all, b.Set(model.MetricNameLabel, "ALERTS").Set("alertname", r.Alert).Set("alertstate", "firing").Labels())
 				}
 			}
 		}
@@ -927,11 +927,11 @@ func recordedSeries(t *testing.T) []labels.Labels {
 // k6Series are those of k6 that the dashboard may use. TestDashboardK6 holds
 // that k6 sends them.
 var k6Series = []labels.Labels{
-	labels.FromStrings(labels.MetricName, "k6_vus"),
-	labels.FromStrings(labels.MetricName, "k6_http_reqs_total", "scenario", "users_10"),
-	labels.FromStrings(labels.MetricName, "k6_ttft_ms_p95", "scenario", "users_10"),
-	labels.FromStrings(labels.MetricName, "k6_tokens_per_second_avg", "scenario", "users_10"),
-	labels.FromStrings(labels.MetricName, "k6_failed_requests_rate", "scenario", "users_10"),
+	labels.FromStrings(model.MetricNameLabel, "k6_vus"),
+	labels.FromStrings(model.MetricNameLabel, "k6_http_reqs_total", "scenario", "users_10"),
+	labels.FromStrings(model.MetricNameLabel, "k6_ttft_ms_p95", "scenario", "users_10"),
+	labels.FromStrings(model.MetricNameLabel, "k6_tokens_per_second_avg", "scenario", "users_10"),
+	labels.FromStrings(model.MetricNameLabel, "k6_failed_requests_rate", "scenario", "users_10"),
 }
 
 // TestDashboardK6 runs with K6, the path of k6, in the environment.
@@ -956,7 +956,7 @@ func TestDashboardK6(t *testing.T) {
 			for _, l := range s.Labels {
 				has[l.Name] = l.Value
 			}
-			key := has[labels.MetricName] + " " + has["scenario"]
+			key := has[model.MetricNameLabel] + " " + has["scenario"]
 			got[key] = has
 			last[key] = s.Samples[len(s.Samples)-1].Value
 		}
@@ -978,7 +978,7 @@ func TestDashboardK6(t *testing.T) {
 	defer mu.Unlock()
 	for _, s := range k6Series {
 		want := s.Map()
-		has := got[want[labels.MetricName]+" "+want["scenario"]]
+		has := got[want[model.MetricNameLabel]+" "+want["scenario"]]
 		if has == nil {
 			t.Errorf("k6 does not send %s; it sends %q", s, slices.Sorted(maps.Keys(got)))
 			continue
@@ -997,11 +997,11 @@ func TestDashboardK6(t *testing.T) {
 func TestDashboardQueriesAreChecked(t *testing.T) {
 	known := map[string][]labels.Labels{}
 	for _, s := range []labels.Labels{
-		labels.FromStrings(labels.MetricName, "depth", "instance", "a"),
-		labels.FromStrings(labels.MetricName, "ttft_bucket", "instance", "a", "model", "m", "le", "1"),
-		labels.FromStrings(labels.MetricName, "requests", "instance", "a", "model", "m", "outcome", "ok"),
+		labels.FromStrings(model.MetricNameLabel, "depth", "instance", "a"),
+		labels.FromStrings(model.MetricNameLabel, "ttft_bucket", "instance", "a", "model", "m", "le", "1"),
+		labels.FromStrings(model.MetricNameLabel, "requests", "instance", "a", "model", "m", "outcome", "ok"),
 	} {
-		name := s.Get(labels.MetricName)
+		name := s.Get(model.MetricNameLabel)
 		known[name] = append(known[name], s)
 	}
 	for _, c := range []struct {

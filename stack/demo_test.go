@@ -396,7 +396,8 @@ func TestDemoMakesWay(t *testing.T) {
 		// Guests, one of them within another's, and one who comes shortly before
 		// the demo would go on: from the first moment until 60 s after the last
 		// end, nothing new is asked.
-		go r.visit("/v1/echo", "Span", "100s") // 20 to 120 s
+		var long sync.WaitGroup
+		long.Go(func() { r.visit("/v1/echo", "Span", "100s") }) // 20 to 120 s
 		r.until(30 * time.Second)
 		if depth := sum(samples(t, r.gateway), "gateway_queue_depth"); depth != 0 {
 			t.Errorf("10 s after the guest came %v of the demo's requests run; want them ended", depth)
@@ -616,7 +617,8 @@ func TestQuestionsAreSeeded(t *testing.T) {
 		}
 		return all
 	}
-	if draw(1) != draw(1) || draw(1) == draw(2) {
+	first, again, other := draw(1), draw(1), draw(2)
+	if first != again || first == other {
 		t.Error("want the same questions of the same user, others of another")
 	}
 }

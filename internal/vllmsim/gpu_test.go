@@ -96,7 +96,8 @@ func percent(share float64) float64 { return math.Round(100 * share) }
 // within a step as well.
 func TestCardsFollowOneStream(t *testing.T) {
 	inBubble(t, plain, func(t *testing.T, b *bubble) {
-		go b.stream("/v1/completions", ask(1, 10, 9_999/5))
+		var one sync.WaitGroup
+		one.Go(func() { b.stream("/v1/completions", ask(1, 10, 9_999/5)) })
 		// The first step computes 10 prompt tokens: 20 ms, of which the CPU takes
 		// 6.3 ms; each further one takes 10 ms, with the same 6.3 ms.
 		const prefill, decode = 1 - .63/2, 1 - .63
@@ -173,7 +174,8 @@ func TestBatchSizeFillsTheStep(t *testing.T) {
 func TestLookingChangesNothing(t *testing.T) {
 	run := func(look bool) (last string) {
 		inBubble(t, Config{}, func(t *testing.T, b *bubble) {
-			go b.stream("/v1/completions", ask(1, 20, 500))
+			var one sync.WaitGroup
+			one.Go(func() { b.stream("/v1/completions", ask(1, 20, 500)) })
 			if look {
 				for range 3000 {
 					time.Sleep(time.Millisecond)
