@@ -420,6 +420,7 @@ func TestBrowserTrustsNoName(t *testing.T) {
 	r.until("the choice after a reload", p("3", ".dataset.values")+fmt.Sprintf(" && Object.keys(JSON.parse(%s)).join() === %q", p("3", ".dataset.values"), hostile[2]))
 
 	// The mark with a hostile label is read under the pointer.
+	r.until("the chart", p("1", ".querySelector('.u-over') !== null"))
 	r.hover("1", 180)
 	r.until("the mark's text", `!document.querySelector('.tip').hidden && document.querySelector('.tip').innerText.includes('Load <img src=x onerror=pwned=1> of the queue')`)
 	r.quiet()

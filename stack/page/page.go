@@ -120,15 +120,15 @@ func question(api http.Handler, w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	// Another site's page can send a form here, or ask for a picture. It gets
+	// nothing to read, but the work would be done.
+	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" {
+		http.Error(w, "cross-site request refused", http.StatusForbidden)
+		return
+	}
 	switch {
 	case r.Method == http.MethodGet, r.Method == http.MethodHead:
 	case r.Method == http.MethodPost && posted[name]:
-		// A form of another site can be posted here without its having been
-		// asked. It changes nothing, but costs work.
-		if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" {
-			http.Error(w, "cross-site request refused", http.StatusForbidden)
-			return
-		}
 		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
 	default:
 		h := w.Header()

@@ -47,3 +47,28 @@ test('a long question is posted', async () => {
   await new Prometheus().ask('query', { query: 'x'.repeat(3000) });
   assert.equal(how, 'POST');
 });
+
+test('one that takes a question and says nothing is away', async () => {
+  const seen = [];
+  globalThis.fetch = (url, { signal }) => new Promise((done, fail) => {
+    if (url.endsWith('up')) done(answer({ status: 'success', data: 1 }));
+    else signal.addEventListener('abort', () => fail(signal.reason));
+  });
+  const p = new Prometheus({ timeout: 5, onAway: () => seen.push('away'), onBack: () => seen.push('back'), onAnswer: () => seen.push('answer') });
+  await assert.rejects(p.ask('silent'), (e) => e instanceof Away && /no answer within/.test(e.message));
+  assert.equal(await p.ask('up'), 1);
+  assert.deepEqual(seen, ['away', 'answer', 'back']);
+});
+
+test('what is urgent does not stand in line', async () => {
+  const asked = [];
+  globalThis.fetch = (url) => new Promise((done) => {
+    asked.push(url);
+    if (url.endsWith('alerts')) done(answer({ status: 'success', data: [] }));
+  });
+  const p = new Prometheus({ atOnce: 1 });
+  p.ask('slow');
+  p.ask('next');
+  assert.deepEqual(await p.ask('alerts', {}, true), []);
+  assert.deepEqual(asked, ['/api/v1/slow', '/api/v1/alerts']);
+});

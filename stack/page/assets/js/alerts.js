@@ -18,7 +18,7 @@ export class Alerts {
   async load() {
     let alerts;
     try {
-      ({ alerts } = await this.prom.ask('alerts'));
+      ({ alerts } = await this.prom.ask('alerts', {}, true));
     } catch {
       this.root.dataset.state = 'error';
       setText(this.count, 'Alerts: not known');

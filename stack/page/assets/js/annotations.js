@@ -13,6 +13,7 @@ export class Annotations {
     this.asked = chosen !== null;
     this.onChange = onChange;
     this.events = [];
+    this.turn = 0;
   }
 
   controls(place) {
@@ -33,7 +34,9 @@ export class Annotations {
   }
 
   async load({ from, to, scrape, values }) {
+    const turn = ++this.turn;
     const parts = await Promise.all(this.specs.filter((a) => this.on.has(a.name)).map((a) => this.#ask(a, from, to, scrape, values)));
+    if (turn !== this.turn) return false; // another range was chosen meanwhile
     const events = parts.flat().sort((a, b) => a.from - b.from);
     const changed = JSON.stringify(events) !== JSON.stringify(this.events);
     this.events = events;

@@ -15,6 +15,7 @@ export function textWidth(text, f = font()) {
 
 // Which chart has the pointer or the keyboard; the others only follow.
 let active = null;
+globalThis.addEventListener?.('pointerdown', (e) => { if (active && !active.has(e.target)) active.release(); });
 
 export class Chart {
   // rows(index) tells what the tooltip lists; follow(index) is called when
@@ -78,7 +79,7 @@ export class Chart {
       ...rest,
     }, data, this.host);
     this.plot.over.addEventListener('pointerenter', () => { active = this; this.byKeys = false; });
-    this.plot.over.addEventListener('pointerleave', () => { if (!this.byKeys) this.#leave(false); });
+    this.plot.over.addEventListener('pointerleave', (e) => { if (e.pointerType === 'mouse' && !this.byKeys) this.#leave(false); });
   }
 
   clear() {
@@ -91,6 +92,15 @@ export class Chart {
     if (active === this) this.#leave();
     this.resized.disconnect();
     this.clear();
+  }
+
+  // release is for a finger that touches something else.
+  release() {
+    this.#leave();
+  }
+
+  has(target) {
+    return this.host.contains(target);
   }
 
   redraw() {
@@ -116,7 +126,7 @@ export class Chart {
       const rows = this.rows(i, this.near);
       const time = u.data[0][i] * 1000;
       tooltip.show(left + u.valToPos(u.data[0][i], 'x'), top + Math.max(u.cursor.top, 0), moment(time), rows, this.#notes(u, u.cursor.left));
-      if (this.byKeys) tooltip.say([clock(time), ...rows.map((r) => `${r.name} ${r.text}`)].join(', '));
+      if (this.byKeys) tooltip.say([clock(time), ...rows.slice(0, 15).map((r) => `${r.name} ${r.text}`)].join(', '));
     });
   }
 
@@ -165,6 +175,7 @@ export class Chart {
       this.byKeys = false;
       this.#selected(u);
     } else if (e.key === 'Escape') {
+      if (u.select.width === 0 && active !== this) this.env.back();
       this.anchor = null;
       u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
       this.#leave();

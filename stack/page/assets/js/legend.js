@@ -24,8 +24,10 @@ export class Legend {
 
   draw(fields, colors) {
     this.fields = fields.filter((f) => !f.config.custom?.hideFrom?.legend);
+    // Of those with one name, the first.
+    this.named = new Map(this.fields.toReversed().map((f) => [f.name, f]));
     if (this.hidden) return;
-    if (this.shown && ![...this.shown].some((n) => this.fields.some((f) => f.name === n))) this.shown = null;
+    if (this.shown && ![...this.shown].some((n) => this.named.has(n))) this.shown = null;
     const by = this.calcs.find((c) => this.sortBy && (calcName(c) === this.sortBy.toLowerCase().replace(' *', '') || c === this.sortBy));
     const order = [...this.fields];
     if (by) order.sort((a, b) => ((reduce(a.values, by) ?? -Infinity) - (reduce(b.values, by) ?? -Infinity)) * (this.sortDesc ? -1 : 1));
@@ -40,7 +42,7 @@ export class Legend {
 
   #build(order, colors) {
     this.lines = order.map((field) => {
-      const swatch = el('i', { class: field.config.custom?.lineStyle?.fill === 'dash' ? 'dash' : undefined, css: { color: colors.get(field) } });
+      const swatch = el('i', { class: field.config.custom?.lineStyle?.fill === 'dash' ? 'dash' : undefined, css: { color: colors.get(field), 'border-top-width': thickness(field) } });
       const button = el('button', { type: 'button', title: field.name, on: { click: (e) => this.#toggle(field.name, e.ctrlKey || e.metaKey || e.shiftKey) } },
         swatch, el('span', { text: field.name }));
       const cells = this.calcs.map(() => el(this.table ? 'td' : 'span', { class: 'value' }));
@@ -59,7 +61,7 @@ export class Legend {
   values(index) {
     if (this.hidden || !this.lines) return;
     for (const line of this.lines) {
-      const field = this.fields.find((f) => f.name === line.name);
+      const field = this.named.get(line.name);
       if (!field) continue;
       line.cells.forEach((cell, i) => {
         const calc = this.calcs[i];
@@ -88,4 +90,12 @@ export class Legend {
   #marks() {
     for (const l of this.lines ?? []) l.button.setAttribute('aria-pressed', String(this.visible(l.name)));
   }
+}
+
+// A swatch is as thick as its line; bars and points have none. Dashes thicker
+// than 3 px would not fit into it twice.
+function thickness(field) {
+  const { drawStyle, lineStyle, lineWidth } = field.config.custom ?? {};
+  if (drawStyle === 'bars' || drawStyle === 'points') return '3px';
+  return Math.min(Math.max(lineWidth ?? 1, 1), lineStyle?.fill === 'dash' ? 3 : 4) + 'px';
 }

@@ -6,9 +6,9 @@ import { interpolateText } from './interpolate.js';
 import { parseDuration } from './interval.js';
 import { build, sections } from './layout.js';
 import { Panel } from './panel.js';
-import { Prometheus } from './prom.js';
+import { Away, Prometheus } from './prom.js';
 import { readState, writeState } from './state.js';
-import { clock, moment, rangeName, ranges, refreshes, resolve } from './time.js';
+import { clock, longest, moment, rangeName, ranges, refreshes, resolve } from './time.js';
 import { Variables } from './variables.js';
 
 const byId = (id) => document.getElementById(id);
@@ -43,7 +43,8 @@ class Page {
     this.scrape = 15000; // Grafana's assumption, until Prometheus has said
     this.history = null; // when the first sample was taken, in ms
     this.window = { min: 0, max: 1 };
-    this.prom = new Prometheus({ onAway: () => this.away(true), onBack: () => this.away(false) });
+    this.turn = 0;
+    this.prom = new Prometheus({ onAway: () => this.away(true), onBack: () => this.away(false), onAnswer: () => setText(byId('updated'), clock(Date.now())) });
     this.variables = new Variables(dashboard.templating?.list, this.prom, this.state.chosen, () => this.changed());
     this.annotations = new Annotations(dashboard.annotations?.list, this.prom, this.state.marks, () => this.changed());
     this.alerts = new Alerts(byId('alerts'), this.prom);
@@ -56,7 +57,9 @@ class Page {
       title: (p) => interpolateText(p.title ?? '', this.variables.values()),
       rangeKey: () => JSON.stringify(this.state.range),
       // Long enough for a rate to have its window filled, twice over.
-      young: () => this.history === null || Date.now() - this.history < Math.max(60000, 8 * this.scrape),
+      // A range of the past gets no younger.
+      young: () => (Boolean(this.state.range.last) || this.state.range.to > Date.now() - 60000)
+        && (this.history === null || Date.now() - this.history < Math.max(60000, 8 * this.scrape)),
       zoom: (from, to) => this.zoom(from, to),
       back: () => this.back(),
     };
@@ -80,6 +83,9 @@ class Page {
       this.setRange(this.state.range, false);
     });
     addEventListener('online', () => this.beat(true));
+    addEventListener('keydown', (e) => {
+      if (e.key === 'Escape' && e.target === document.body) this.back();
+    });
     await this.prepare();
     this.schedule();
   }
@@ -102,6 +108,7 @@ class Page {
       const ms = parseDuration(t.scrapeInterval);
       if (ms) counts.set(ms, (counts.get(ms) ?? 0) + 1);
     }
+    if (!counts.size) throw new Error('no targets yet'); // it has only just started: ask again
     const [most] = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
     if (most) this.scrape = most[0];
   }
@@ -112,11 +119,19 @@ class Page {
     const of = JSON.stringify(this.state.range);
     if (this.history !== null && this.historyOf === of && Date.now() - this.historyAt < 60000) return;
     const step = Math.max(this.scrape, Math.ceil((to - from) / 200 / 1000) * 1000);
-    let [first] = (await this.prom.range('count(up)', from, to, step))[0]?.points ?? [];
-    if (first && step > this.scrape && first[0] * 1000 > from) {
-      const fine = await this.prom.range('count(up)', first[0] * 1000 - step, first[0] * 1000, this.scrape);
-      first = fine[0]?.points[0] ?? first;
+    let first;
+    try {
+      [first] = (await this.prom.range('count(up)', from, to, step))[0]?.points ?? [];
+      if (first && step > this.scrape && first[0] * 1000 > from) {
+        const fine = Math.max(this.scrape, Math.ceil(step / 5000 / 1000) * 1000); // 11000 points are what Prometheus gives
+        const points = (await this.prom.range('count(up)', first[0] * 1000 - step, first[0] * 1000, fine))[0]?.points;
+        first = points?.[0] ?? first;
+      }
+    } catch (e) {
+      if (e instanceof Away) throw e;
+      first = [from / 1000]; // the whole range, then; the panels will tell what is wrong
     }
+    if (of !== JSON.stringify(this.state.range)) return;
     this.history = first ? first[0] * 1000 : null;
     this.historyOf = of;
     this.historyAt = Date.now();
@@ -125,11 +140,15 @@ class Page {
   async beat(force = false) {
     if (this.beating && !force) return;
     this.beating = true;
+    const turn = ++this.turn;
     try {
+      this.alerts.load();
       if (!this.prepared) await this.prepare();
+      if (turn !== this.turn) return; // another range was chosen meanwhile
       const now = Date.now();
       const chosen = resolve(this.state.range, now);
       await this.askHistory(chosen.from, chosen.to);
+      if (turn !== this.turn) return;
       if (force || now - (this.variablesAt ?? 0) > 30000) {
         this.variablesAt = now;
         this.variables.load(chosen.from, chosen.to).then((changed) => {
@@ -148,16 +167,14 @@ class Page {
       document.body.dataset.window = `${this.window.min} ${this.window.max}`;
       if (force) for (const p of this.panels) p.forget();
       this.askPanels();
-      this.alerts.load();
       this.annotations.load({ from, to, scrape: this.scrape, values: this.variables.values() }).then((changed) => {
         document.body.dataset.marks = this.annotations.events.length;
         if (changed) for (const p of this.panels) p.marks();
       }).catch(() => {});
-      setText(byId('updated'), clock(now));
     } catch {
       // Whoever is away has been named by the banner; the next beat asks again.
     } finally {
-      this.beating = false;
+      if (turn === this.turn) this.beating = false;
     }
   }
 
@@ -257,7 +274,7 @@ class Page {
       return;
     }
     const half = (to - from) / 2;
-    this.setRange({ from: Math.round(from - half), to: Math.min(Math.round(to + half), Date.now()) });
+    this.setRange({ from: Math.max(Math.round(from - half), Date.now() - longest), to: Math.min(Math.round(to + half), Date.now()) });
   }
 
   changed() {

@@ -125,7 +125,7 @@ export class Timeseries {
     if (sort === 'asc') rows.sort((a, b) => a.value - b.value);
     return rows.map((r) => {
       const d = display(r.field, r.value);
-      return { name: r.field.name, text: d.unit ? d.text + '\u00a0' + d.unit : d.text, color: this.colors.get(r.field), near: r.near };
+      return { name: r.field.name, text: d.unit ? d.text + '\u00a0' + d.unit : d.text, color: this.colors.get(r.field), near: r.near, value: r.value };
     });
   }
 

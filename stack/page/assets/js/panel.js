@@ -126,7 +126,7 @@ export class Panel {
     this.root.dataset.values = JSON.stringify(Object.fromEntries(last.map(([f, v]) => [f.name, v])));
     this.root.dataset.texts = JSON.stringify(Object.fromEntries(last.map(([f, v]) => [f.name, displayText(f, v)])));
     this.failed.hidden = !failures.length;
-    setText(this.failed, failures.map((f) => f.message).join('; '));
+    setText(this.failed, [...new Set(failures.map((f) => f.message))].join('; '));
     if (has) {
       this.message.hidden = true;
       this.body.hidden = false;
@@ -134,6 +134,7 @@ export class Panel {
       this.view.draw(times, fields);
       return;
     }
+    if (failures.length && this.view) return; // what was drawn stays, under the message
     if (failures.length) this.#say('', '');
     else if (state === 'empty') this.#nothing('No traffic', fields.map((f) => f.config.noValue).find(Boolean));
     else this.#wait();

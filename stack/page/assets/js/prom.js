@@ -4,7 +4,7 @@
 export class Away extends Error {}
 
 export class Prometheus {
-  constructor({ atOnce = 6, timeout = 20000, onAway = () => {}, onBack = () => {} } = {}) {
+  constructor({ atOnce = 6, timeout = 20000, onAway = () => {}, onBack = () => {}, onAnswer = () => {} } = {}) {
     this.free = atOnce;
     this.timeout = timeout;
     this.queue = [];
@@ -12,6 +12,7 @@ export class Prometheus {
     this.away = false;
     this.onAway = onAway;
     this.onBack = onBack;
+    this.onAnswer = onAnswer;
     this.asked = 0;
   }
 
@@ -33,8 +34,9 @@ export class Prometheus {
     }));
   }
 
-  // ask resolves to the field "data" of the answer.
-  ask(what, params = {}) {
+  // ask resolves to the field "data" of the answer. What is urgent does not
+  // stand in line.
+  ask(what, params = {}, urgent = false) {
     const query = new URLSearchParams();
     for (const [k, v] of Object.entries(params)) {
       for (const one of Array.isArray(v) ? v : [v]) if (one !== undefined && one !== null) query.append(k, one);
@@ -42,7 +44,7 @@ export class Prometheus {
     const key = what + '?' + query;
     let p = this.running.get(key);
     if (!p) {
-      p = this.#turn().then(() => this.#fetch(what, query)).finally(() => {
+      p = (urgent ? Promise.resolve(this.free--) : this.#turn()).then(() => this.#fetch(what, query)).finally(() => {
         this.running.delete(key);
         this.free++;
         this.queue.shift()?.();
@@ -73,14 +75,16 @@ export class Prometheus {
         throw answer.status >= 500 || answer.ok ? new Away(`status ${answer.status}`) : new Error(`Prometheus answered ${answer.status}: ${text.slice(0, 200)}`);
       }
     } catch (e) {
-      if (e.name === 'TimeoutError') throw new Error(`no answer within ${this.timeout / 1000} s`);
-      if (e instanceof TypeError || e instanceof Away) {
+      // One that takes a connection and says nothing is as good as away.
+      const late = e.name === 'TimeoutError';
+      if (late || e instanceof TypeError || e instanceof Away) {
         if (!this.away) this.onAway();
         this.away = true;
-        throw e instanceof Away ? e : new Away('no connection');
+        throw e instanceof Away ? e : new Away(late ? `no answer within ${this.timeout / 1000} s` : 'no connection');
       }
       throw e;
     }
+    this.onAnswer();
     if (this.away) {
       this.away = false;
       this.onBack();

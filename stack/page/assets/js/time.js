@@ -11,11 +11,14 @@ export function rangeName(range) {
   return n ? `Last ${n} ${n === '1' ? names[u].slice(0, -1) : names[u]}` : 'Last ' + range;
 }
 
+// No database of ours goes back further, in milliseconds.
+export const longest = 366 * 86400000;
+
 // A range is {last: "15m"} or {from, to} in milliseconds.
 export function parseRange(from, to, fallback) {
   const [, last] = /^now-(\w+)$/.exec(from ?? '') ?? [];
-  if (last && (to ?? 'now') === 'now' && parseDuration(last)) return { last };
-  if (/^\d{10,15}$/.test(from ?? '') && /^\d{10,15}$/.test(to ?? '') && Number(to) > Number(from)) {
+  if (last && (to ?? 'now') === 'now' && parseDuration(last) && parseDuration(last) <= longest) return { last };
+  if (/^\d{10,15}$/.test(from ?? '') && /^\d{10,15}$/.test(to ?? '') && Number(to) > Number(from) && Number(to) - Number(from) <= longest) {
     return { from: Number(from), to: Number(to) };
   }
   return fallback;
