@@ -50,6 +50,7 @@ test('a long question is posted', async () => {
 
 test('one that takes a question and says nothing is away', async () => {
   const seen = [];
+  const alive = setTimeout(() => {}, 5000); // node does not wait for the signal's own timer
   globalThis.fetch = (url, { signal }) => new Promise((done, fail) => {
     if (url.endsWith('up')) done(answer({ status: 'success', data: 1 }));
     else signal.addEventListener('abort', () => fail(signal.reason));
@@ -58,6 +59,7 @@ test('one that takes a question and says nothing is away', async () => {
   await assert.rejects(p.ask('silent'), (e) => e instanceof Away && /no answer within/.test(e.message));
   assert.equal(await p.ask('up'), 1);
   assert.deepEqual(seen, ['away', 'answer', 'back']);
+  clearTimeout(alive);
 });
 
 test('what is urgent does not stand in line', async () => {
