@@ -46,8 +46,7 @@ export class Prometheus {
     if (!p) {
       p = (urgent ? Promise.resolve(this.free--) : this.#turn()).then(() => this.#fetch(what, query)).finally(() => {
         this.running.delete(key);
-        this.free++;
-        this.queue.shift()?.();
+        if (++this.free > 0) this.queue.shift()?.();
       });
       this.running.set(key, p);
     }
