@@ -6,7 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/vllm-gateway/vllm-gateway/stack/monitor"
 )
 
 // kindFile says in a data folder whether what is there was simulated.
@@ -20,7 +21,7 @@ func claim(folder string, simulated bool) error {
 		kind = "simulated"
 	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return inWords(err)
+		return monitor.InWords(err)
 	}
 	file := filepath.Join(folder, kindFile)
 	text, err := os.ReadFile(file)
@@ -28,10 +29,10 @@ func claim(folder string, simulated bool) error {
 	case err == nil && was != "" && was != kind:
 		return fmt.Errorf("it holds %s data, and this run's are %s", was, kind)
 	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return inWords(err)
+		return monitor.InWords(err)
 	}
 	if err := os.WriteFile(file, []byte(kind+"\n"), 0o600); err != nil {
-		return inWords(err)
+		return monitor.InWords(err)
 	}
 	return room(folder)
 }
@@ -52,27 +53,14 @@ func room(folder string) error {
 	}
 	f, err := os.CreateTemp(folder, "room-*")
 	if err != nil {
-		return inWords(err)
+		return monitor.InWords(err)
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
 	for block := make([]byte, 1<<20); need > 0; need -= int64(len(block)) {
 		if _, err := f.Write(block); err != nil {
-			return inWords(err)
+			return monitor.InWords(err)
 		}
 	}
 	return nil
-}
-
-// inWords says what people can do something about.
-func inWords(err error) error {
-	switch {
-	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
-		return errors.New("not writable")
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, os.ErrExist):
-		return errors.New("not a folder")
-	case errors.Is(err, syscall.ENOSPC):
-		return errors.New("the disk is full; free some space")
-	}
-	return err
 }

@@ -143,7 +143,7 @@ func Open(cfg Config) (*Monitor, error) {
 
 func (m *Monitor) openStore() error {
 	if err := os.MkdirAll(m.cfg.Data, 0o700); err != nil {
-		return fault(err)
+		return InWords(err)
 	}
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration = m.cfg.Retention.Milliseconds()
@@ -153,14 +153,15 @@ func (m *Monitor) openStore() error {
 	opts.StripeSize = stripes
 	db, err := tsdb.Open(m.cfg.Data, m.cfg.Log.With("part", "store"), m.registry, opts, m.replay)
 	if err != nil {
-		return fault(err)
+		return InWords(err)
 	}
 	m.db = db
 	return nil
 }
 
-// fault puts the errors of a folder that people meet into words.
-func fault(err error) error {
+// InWords says of an error about a data folder what people can do something
+// about; others it leaves as they are.
+func InWords(err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN): // the lock file's
 		return ErrInUse
@@ -169,7 +170,7 @@ func fault(err error) error {
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
 		return errors.New("not a folder")
 	case errors.Is(err, syscall.ENOSPC):
-		return errors.New("the disk is full")
+		return errors.New("the disk is full; free some space")
 	}
 	return err
 }
@@ -186,7 +187,7 @@ func (m *Monitor) openManagers() (err error) {
 	}
 	active, err := promql.NewActiveQueryTracker(m.cfg.Data, queries, m.cfg.Log.With("part", "query"))
 	if err != nil {
-		return fault(err)
+		return InWords(err)
 	}
 	m.active = active
 	m.engine = promql.NewEngine(promql.EngineOpts{
