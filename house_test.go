@@ -2,6 +2,7 @@
 package house
 
 import (
+	"debug/elf"
 	"os/exec"
 	"slices"
 	"strings"
@@ -22,8 +23,10 @@ var rooms = map[string]struct {
 	"internal/memnet":  {},
 	"internal/daemon":  {},
 	"internal/gateway": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
+	"internal/gpu":     {others: []string{"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/ebitengine/purego"}},
 	"internal/vllmsim": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
 	"cmd/vllm-gateway": {ours: []string{"internal/daemon", "internal/gateway"}, others: []string{"github.com/alecthomas/kong"}},
+	"cmd/gpu-exporter": {ours: []string{"internal/daemon", "internal/gpu"}, others: []string{"github.com/alecthomas/kong"}},
 	"cmd/vllm-sim":     {ours: []string{"internal/daemon", "internal/vllmsim"}, others: []string{"github.com/alecthomas/kong"}},
 }
 
@@ -57,16 +60,25 @@ func TestWalls(t *testing.T) {
 // What must never be linked into the gateway, by whatever way.
 func TestGatewayBinaryStaysSmall(t *testing.T) {
 	for _, dep := range list(t, "{{.ImportPath}}", "-deps", "./cmd/vllm-gateway") {
-		for _, banned := range []string{"github.com/prometheus/prometheus", "github.com/ebitengine/purego", "go.k6.io", module + "internal/vllmsim", module + "internal/memnet", "testing"} {
+		for _, banned := range []string{"github.com/prometheus/prometheus", "github.com/ebitengine/purego", "go.k6.io", module + "internal/gpu", module + "internal/vllmsim", module + "internal/memnet", "testing"} {
 			if dep == banned || strings.HasPrefix(dep, banned+"/") {
 				t.Errorf("the gateway's binary holds %s", dep)
 			}
 		}
 	}
-	build := exec.Command("go", "build", "-o", t.TempDir(), "./cmd/...")
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", dir, "./cmd/...")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Errorf("CGO_ENABLED=0: %v\n%s", err, out)
+		t.Fatalf("CGO_ENABLED=0: %v\n%s", err, out)
+	}
+	binary, err := elf.Open(dir + "/vllm-gateway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer binary.Close()
+	if libraries, err := binary.ImportedLibraries(); err != nil || len(libraries) > 0 {
+		t.Errorf("the gateway's binary is not static: it needs %v, %v", libraries, err)
 	}
 }
 

@@ -30,6 +30,16 @@ func (s *stack) hello() string {
 		}
 		line(what, backend, "")
 	}
+	if s.gpus != nil {
+		line("GPUs", browser(s.ports.gpu)+"/metrics", "this machine's")
+	}
+	for i, exporter := range s.flags.GPUExporter {
+		what := ""
+		if i == 0 {
+			what = "GPUs"
+		}
+		line(what, exporter, "")
+	}
 	b.WriteString("\nCtrl-C ends it.\n\n")
 	return b.String()
 }

@@ -17,11 +17,12 @@ import (
 
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
+	"github.com/vllm-gateway/vllm-gateway/internal/gpu"
 )
 
 type flags struct {
 	Backend     addresses      `placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more. Without any, a simulated one is started."`
-	GPUExporter addresses      `name:"gpu-exporter" placeholder:"URL" help:"A GPU exporter, as http://host:9835; repeat for more."`
+	GPUExporter addresses      `name:"gpu-exporter" placeholder:"URL" help:"A GPU exporter, as http://host:9835; repeat for more. Without any, this machine's GPUs are read."`
 	Demo        *bool          `negatable:"" help:"Load the simulated server gently, so that there is something to see (on, unless there is a --backend)."`
 	Data        string         `placeholder:"FOLDER" help:"Where Prometheus keeps its data (a folder of its own in your cache folder)."`
 	Retention   model.Duration `default:"7d" placeholder:"TIME" help:"How long it keeps them (${default})."`
@@ -30,7 +31,7 @@ type flags struct {
 	ListenPrometheus string `default:":9090" placeholder:"ADDR" help:"Address of Prometheus (${default})."`
 	ListenDashboard  string `default:":3000" placeholder:"ADDR" help:"Address of the dashboard (${default})."`
 	ListenSimulator  string `default:"127.0.0.1:8000" placeholder:"ADDR" help:"Address of the simulated server (${default})."`
-	ListenGPU        string `name:"listen-gpu" default:"127.0.0.1:9835" placeholder:"ADDR" help:"Address of the simulated GPUs' readings (${default})."`
+	ListenGPU        string `name:"listen-gpu" default:"127.0.0.1:9835" placeholder:"ADDR" help:"Address of the GPU readings, of this machine or simulated (${default})."`
 
 	DrainTimeout time.Duration `default:"30s" placeholder:"TIME" help:"On SIGTERM, let running streams go on for so long (${default})."`
 	daemon.LogFlags
@@ -57,6 +58,9 @@ func (a *addresses) Decode(ctx *kong.DecodeContext) error {
 }
 
 func (f flags) simulated() bool { return len(f.Backend) == 0 }
+
+// ownGPUs reports whether this machine's GPUs are to be read.
+func (f flags) ownGPUs() bool { return !f.simulated() && len(f.GPUExporter) == 0 }
 
 // demo reports whether the simulated server is to be loaded.
 func (f flags) demo() bool { return f.simulated() && (f.Demo == nil || *f.Demo) }
@@ -111,6 +115,7 @@ func (f flags) data() (string, error) {
 const name = "vllm-stack"
 
 func main() {
+	gpu.Worker()
 	var f flags
 	kong.Parse(&f,
 		kong.Name(name),

@@ -18,13 +18,14 @@ import (
 	"github.com/vllm-gateway/vllm-gateway/dashboards"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
+	"github.com/vllm-gateway/vllm-gateway/internal/gpu"
 	"github.com/vllm-gateway/vllm-gateway/internal/vllmsim"
 	"github.com/vllm-gateway/vllm-gateway/stack/monitor"
 	"github.com/vllm-gateway/vllm-gateway/stack/page"
 )
 
-// ports are the listeners of the parts; simulator and gpu are nil where nothing
-// is simulated.
+// ports are the listeners of the parts; simulator is nil where nothing is
+// simulated, gpu where the GPUs are others' to read.
 type ports struct {
 	gateway, prometheus, dashboard, simulator, gpu net.Listener
 }
@@ -58,6 +59,8 @@ func (f flags) open(ctx context.Context) (ports, error) {
 	take(&p.dashboard, f.ListenDashboard, "--listen-dashboard")
 	if f.simulated() {
 		take(&p.simulator, f.ListenSimulator, "--listen-simulator")
+	}
+	if f.simulated() || f.ownGPUs() {
 		take(&p.gpu, f.ListenGPU, "--listen-gpu")
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -86,6 +89,7 @@ type stack struct {
 	page      http.Handler
 	backends  []string        // URLs
 	simulator *vllmsim.Server // nil: nothing is simulated
+	gpus      *gpu.Exporter   // nil: they are simulated, or others' to read
 	demo      *demo           // nil: no load
 }
 
@@ -108,6 +112,11 @@ func newStack(f flags, p ports, log *slog.Logger) (*stack, error) {
 	}
 	if f.simulated() {
 		if s.simulator, err = vllmsim.New(vllmsim.Config{}); err != nil {
+			return nil, err
+		}
+	}
+	if f.ownGPUs() {
+		if s.gpus, err = gpu.New(gpu.Config{Version: daemon.Version(), Log: log}); err != nil {
 			return nil, err
 		}
 	}
@@ -240,6 +249,10 @@ func (s *stack) run(ctx context.Context, out io.Writer) error {
 		behind("vllm-sim", s.ports.simulator, s.simulator)
 		behind("simulated GPUs", s.ports.gpu, s.simulator.GPUs())
 		defer s.simulator.Close()
+	}
+	if s.gpus != nil {
+		behind("gpu-exporter", s.ports.gpu, s.gpus)
+		back.Go(func() { s.gpus.Run(rest) })
 	}
 
 	if m, err := s.openMonitor(); err != nil {

@@ -1,0 +1,62 @@
+package gpu
+
+import "context"
+
+// mostSkips is for how many collections NVML is left alone at most.
+const mostSkips = 128
+
+// auto asks NVML, and nvidia-smi where NVML cannot be used at all.
+type auto struct {
+	nvml, smi Source
+	failures  int    // of NVML, in a row
+	skip      int    // collections until it is asked again
+	refused   *Error // why NVML is not used; nil: it is
+}
+
+func (a *auto) Collect(ctx context.Context) (*Collection, error) {
+	if a.skip > 0 {
+		a.skip--
+		if c, err := a.smi.Collect(ctx); err == nil {
+			return c, nil
+		}
+	}
+	c, err := a.nvml.Collect(ctx)
+	if err == nil {
+		a.failures, a.skip, a.refused = 0, 0, nil
+		return c, nil
+	}
+	// nvidia-smi asks the same driver through the same library, so an answer of
+	// the driver's is final, and what hangs the one hangs the other.
+	if e := explain(err); e.Reason != NoDriver && e.Reason != Crash {
+		return c, e
+	}
+	other, smiErr := a.smi.Collect(ctx)
+	if smiErr != nil {
+		a.skip = 0
+		return c, either(explain(err), explain(smiErr))
+	}
+	a.failures++
+	a.refused = explain(err)
+	a.skip = min(1<<min(a.failures, 10), mostSkips)
+	if c != nil {
+		other.Faults = append(c.Faults, other.Faults...)
+	}
+	return other, nil
+}
+
+// either is the error of two sources: where both only lack what they need, of
+// both; else of the one that got further.
+func either(nvml, smi *Error) *Error {
+	switch {
+	case smi.Reason != NoDriver:
+		return smi
+	case nvml.Reason != NoDriver:
+		return nvml
+	}
+	return &Error{Reason: NoDriver, Text: nvml.Text + "; " + smi.Text, Cure: nvml.Cure}
+}
+
+func (a *auto) Close() {
+	a.nvml.Close()
+	a.smi.Close()
+}

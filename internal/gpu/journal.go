@@ -1,0 +1,99 @@
+package gpu
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+const (
+	// quiet is for how long a line is not repeated.
+	quiet = time.Minute
+	// mostLines is how many different lines are remembered for that.
+	mostLines = 1000
+)
+
+// journal writes what changes into the log, and nothing that stays as it is.
+type journal struct {
+	log   *slog.Logger
+	state string               // of the source
+	gpus  map[string]string    // failure by uuid; empty: it is read
+	said  map[string]time.Time // lines, by what they are about
+}
+
+// say writes a line, unless the same was written a moment ago: about tells the
+// lines of one message apart.
+func (j *journal) say(level slog.Level, message, about string, args ...any) {
+	now, key := time.Now(), message+"\x00"+about
+	if t, ok := j.said[key]; ok && now.Sub(t) < quiet {
+		return
+	}
+	if j.said == nil || len(j.said) >= mostLines {
+		j.said = map[string]time.Time{}
+	}
+	j.said[key] = now
+	j.log.Log(context.Background(), level, message, args...)
+}
+
+// tell writes what a collection has changed. devices are the GPUs on the PCI bus,
+// -1 if that is not known.
+func (j *journal) tell(c *Collection, err error, devices int) {
+	for _, f := range c.Faults {
+		j.say(slog.LevelWarn, "the driver reports an XID error", fmt.Sprint(f.UUID, f.XID), "uuid", f.UUID, "xid", f.XID)
+	}
+	state := "read by " + c.Source + " of " + c.Driver
+	if err != nil {
+		e := explain(err)
+		state = string(e.Reason)
+		if e.Reason == NoDriver || e.Reason == Driver {
+			state += e.Text // what the others say differs from time to time
+		}
+		if state != j.state {
+			j.failed(e, state, devices)
+		}
+		j.state = state
+		return
+	}
+	if state != j.state {
+		j.say(slog.LevelInfo, "GPUs are read", state, "source", c.Source, "driver", c.Driver, "gpus", len(c.GPUs))
+	}
+	j.changes(c, state == j.state)
+	j.state = state
+}
+
+func (j *journal) failed(e *Error, state string, devices int) {
+	if e.Reason == NoDriver && devices == 0 {
+		j.say(slog.LevelInfo, "no NVIDIA GPU is in this machine; it goes on looking", state, "driver", e.Text)
+		return
+	}
+	args := []any{"reason", e.Reason, "error", e.Text}
+	if e.Cure != "" {
+		args = append(args, "cure", e.Cure)
+	}
+	j.say(slog.LevelWarn, "GPUs cannot be read; it tries again and again", state, args...)
+}
+
+// changes are those of single GPUs.
+func (j *journal) changes(c *Collection, went bool) {
+	now := map[string]string{}
+	for _, g := range c.GPUs {
+		now[g.UUID] = g.Failure
+		before, known := j.gpus[g.UUID]
+		id := []any{"gpu", g.Index, "uuid", g.UUID, "name", g.Name}
+		switch {
+		case g.Failure != "" && g.Failure != before:
+			j.say(slog.LevelWarn, "a GPU cannot be read", g.UUID+g.Failure, append(id, "error", g.Failure)...)
+		case g.Failure == "" && before != "":
+			j.say(slog.LevelInfo, "a GPU is read again", g.UUID, id...)
+		case went && !known:
+			j.say(slog.LevelInfo, "a GPU has come", g.UUID, id...)
+		}
+	}
+	for uuid := range j.gpus {
+		if _, ok := now[uuid]; !ok {
+			j.say(slog.LevelWarn, "a GPU is gone", uuid, "uuid", uuid)
+		}
+	}
+	j.gpus = now
+}

@@ -1,0 +1,1124 @@
+//go:build linux
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// newFakeNVML is a source whose worker loads the fake library, without some of
+// its functions.
+func newFakeNVML(t testing.TB, m *machine, without ...string) *nvmlSource {
+	t.Helper()
+	return newNVMLFrom(t, m, fakeNVML(t, without...))
+}
+
+// newNVMLFrom is a source whose worker looks for the library in a folder first.
+func newNVMLFrom(t testing.TB, m *machine, dir string) *nvmlSource {
+	s := newNVML(&children{})
+	s.env = append(m.env(), "LD_LIBRARY_PATH="+dir)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// emptyFolder has no library; a test that needs that nobody has one is skipped
+// where somebody has.
+func emptyFolder(t testing.TB) string {
+	t.Helper()
+	for _, path := range inFolders(libraryPlaces, libraryName) {
+		if _, err := os.Stat(path); err == nil {
+			t.Skipf("%s is on this machine", path)
+		}
+	}
+	return t.TempDir()
+}
+
+func mustCollect(t testing.TB, s Source) *Collection {
+	t.Helper()
+	c, err := s.Collect(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func mustFail(t testing.TB, s Source, want Reason) (*Collection, *Error) {
+	t.Helper()
+	c, err := s.Collect(context.Background())
+	return c, failedFor(t, err, want)
+}
+
+func failedFor(t testing.TB, err error, want Reason) *Error {
+	t.Helper()
+	e, ok := err.(*Error)
+	if !ok || e.Reason != want {
+		t.Fatalf("%T %+v; want an *Error with %s", err, err, want)
+	}
+	return e
+}
+
+// inOrder compares GPUs and their order.
+func inOrder(t testing.TB, got, want []GPU) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d GPUs; want %d", len(got), len(want))
+	}
+	for i := range got {
+		if !reflect.DeepEqual(got[i], want[i]) {
+			t.Errorf("got  %+v\nwant %+v", got[i], want[i])
+		}
+	}
+}
+
+// described are the GPUs of a description, as NVML has to tell them.
+func described(t testing.TB, lines ...string) []GPU {
+	t.Helper()
+	var list []GPU
+	for _, line := range lines {
+		rest, ok := strings.CutPrefix(line, "gpu ")
+		if !ok {
+			continue
+		}
+		rest, name, _ := strings.Cut(rest, " name=")
+		g := GPU{Index: len(list), Name: name, Values: map[Quantity]int64{}}
+		for _, field := range strings.Fields(rest) {
+			key, value, _ := strings.Cut(field, "=")
+			number, err := strconv.ParseInt(value, 10, 64)
+			switch key {
+			case "index": // nvidia-smi's; NVML counts by itself
+				continue
+			case "uuid":
+				g.UUID = value
+				continue
+			case "bus":
+				g.BusID = value
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch key {
+			case "reasons":
+				g.Throttle = throttle(uint64(number))
+			case "sm", "mem":
+				number *= 1e6
+				fallthrough
+			default:
+				g.Values[quantityOf[key]] = number
+			}
+		}
+		if g.Values[MIG] == 1 {
+			g = without(g, Utilization, MemoryUtilization)
+		}
+		list = append(list, g)
+	}
+	return list
+}
+
+var quantityOf = map[string]Quantity{
+	"util": Utilization, "memutil": MemoryUtilization, "total": MemoryTotal, "reserved": MemoryReserved, "used": MemoryUsed, "temp": Temperature,
+	"power": Power, "limit": PowerLimit, "energy": Energy, "sm": SMClock, "mem": MemoryClock, "corrected": ECCCorrected,
+	"uncorrected": ECCUncorrected, "mig": MIG, "recovery": RecoveryAction,
+}
+
+// given is what each function gives that is called for a GPU and may fail.
+var given = map[string][]Quantity{
+	"nvmlDeviceGetUtilizationRates":          {Utilization, MemoryUtilization},
+	"nvmlDeviceGetMemoryInfo_v2":             {MemoryTotal, MemoryUsed, MemoryReserved},
+	"nvmlDeviceGetTemperature":               {Temperature},
+	"nvmlDeviceGetPowerUsage":                {Power},
+	"nvmlDeviceGetEnforcedPowerLimit":        {PowerLimit},
+	"nvmlDeviceGetTotalEnergyConsumption":    {Energy},
+	"nvmlDeviceGetClockInfo":                 {SMClock, MemoryClock},
+	"nvmlDeviceGetCurrentClocksEventReasons": {throttled},
+	"nvmlDeviceGetTotalEccErrors":            {ECCCorrected, ECCUncorrected},
+	"nvmlDeviceGetMigMode":                   {MIG},
+	"nvmlDeviceGetFieldValues":               {RecoveryAction},
+}
+
+// workers are the processes that ask this machine's driver.
+func workers(t testing.TB, m *machine) []int {
+	t.Helper()
+	environs, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, path := range environs {
+		if environ, _ := os.ReadFile(path); strings.Contains(string(environ), m.env()[0]+"\x00") {
+			pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// noneLeft is a source without any worker.
+func noneLeft(t testing.TB, s *nvmlSource, m *machine) {
+	t.Helper()
+	if k := living(s.kids); k != nil || s.kids.stuck() != 0 || s.worker != nil {
+		t.Errorf("a child is left: %+v, stuck %d, worker %v", k, s.kids.stuck(), s.worker)
+	}
+	if pids := workers(t, m); len(pids) != 0 {
+		t.Errorf("processes are left: %v", pids)
+	}
+}
+
+func living(kids *children) *child {
+	kids.mu.Lock()
+	defer kids.mu.Unlock()
+	return kids.now
+}
+
+// until waits for what others do.
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited for %s in vain", what)
+		}
+	}
+}
+
+func TestNVML(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write(driverLine,
+		"gpu index=0 uuid=GPU-5f0d bus=00000000:01:00.0 util=87 memutil=41 total=25769803776 reserved=408944640 used=21474836480"+
+			" temp=64 power=312340 limit=350000 energy=9007199254740993 sm=1980 mem=9751 reasons=68 corrected=3 uncorrected=5 mig=0 recovery=4 name=NVIDIA GeForce RTX 3090",
+		"gpu index=1 uuid=GPU-60aa bus=0000000A:C1:00.0 util=0 memutil=0 total=151397597184 reserved=0 used=0"+
+			" temp=31 power=0 limit=700000 energy=0 sm=345 mem=3201 reasons=1 corrected=0 uncorrected=0 mig=1 recovery=0 name=NVIDIA H200")
+	dir := fakeNVML(t)
+	c := mustCollect(t, newNVMLFrom(t, m, dir))
+	if c.Source != "nvml" || c.Driver != "570.86.15" || c.Library != filepath.Join(dir, libraryName) || c.Faults != nil {
+		t.Errorf("%+v", c)
+	}
+	inOrder(t, c.GPUs, []GPU{
+		{
+			Index: 0, UUID: "GPU-5f0d", Name: "NVIDIA GeForce RTX 3090", BusID: "00000000:01:00.0",
+			Values: map[Quantity]int64{
+				Utilization: 87, MemoryUtilization: 41, MemoryTotal: 25769803776, MemoryReserved: 408944640, MemoryUsed: 21474836480,
+				Temperature: 64, Power: 312340, PowerLimit: 350000, Energy: 9007199254740993, SMClock: 1980e6, MemoryClock: 9751e6,
+				ECCCorrected: 3, ECCUncorrected: 5, MIG: 0, RecoveryAction: 4,
+			},
+			Throttle: map[string]bool{
+				"gpu_idle": false, "applications_clocks_setting": false, "sw_power_cap": true, "hw_slowdown": false, "sync_boost": false,
+				"sw_thermal_slowdown": false, "hw_thermal_slowdown": true, "hw_power_brake_slowdown": false, "display_clock_setting": false,
+			},
+		},
+		{
+			Index: 1, UUID: "GPU-60aa", Name: "NVIDIA H200", BusID: "0000000A:C1:00.0",
+			Values: map[Quantity]int64{ // with MIG there is no utilization of the whole; a 0 that was read is a 0
+				MemoryTotal: 151397597184, MemoryReserved: 0, MemoryUsed: 0, Temperature: 31, Power: 0, PowerLimit: 700000, Energy: 0,
+				SMClock: 345e6, MemoryClock: 3201e6, ECCCorrected: 0, ECCUncorrected: 0, MIG: 1, RecoveryAction: 0,
+			},
+			Throttle: map[string]bool{
+				"gpu_idle": true, "applications_clocks_setting": false, "sw_power_cap": false, "hw_slowdown": false, "sync_boost": false,
+				"sw_thermal_slowdown": false, "hw_thermal_slowdown": false, "hw_power_brake_slowdown": false, "display_clock_setting": false,
+			},
+		},
+	})
+}
+
+// Case 2: one that is lost hides none of the others.
+func TestNVMLLostGPU(t *testing.T) {
+	t.Parallel()
+	const place = 3
+	var all []string
+	for _, function := range libraryFunctions(t) {
+		if strings.HasPrefix(function, "nvmlDevice") && function != "nvmlDeviceGetCount_v2" && function != "nvmlDeviceGetHandleByIndex_v2" {
+			all = append(all, fmt.Sprintf("fail %s 999 %d", function, place))
+		}
+	}
+	for _, test := range []struct {
+		name     string
+		lines    []string
+		why      string
+		identity bool // NVML tells which it is, or has told it
+	}{
+		{"lost", []string{"lost 3"}, "GPU is lost", true},
+		{"lost in the midst of it", []string{"fail nvmlDeviceGetEnforcedPowerLimit 15 3"}, "GPU is lost", true},
+		{"lost at the last call", []string{"fail nvmlDeviceGetFieldValues 15 3"}, "GPU is lost", true},
+		{"lost beside other errors", []string{"fail nvmlDeviceGetUtilizationRates 999 3", "fail nvmlDeviceGetPowerUsage 15 3"}, "GPU is lost", true},
+		{"to be reset", []string{"fail nvmlDeviceGetTemperature 16 3"}, "GPU requires a reset", true},
+		{"unknown error", all, "unknown error", true},
+		{"no handle: lost", []string{"fail nvmlDeviceGetHandleByIndex_v2 15 3"}, "GPU is lost", false},
+		{"no handle: unknown error", []string{"fail nvmlDeviceGetHandleByIndex_v2 999 3"}, "unknown error", false},
+		{"no handle: no permission", []string{"fail nvmlDeviceGetHandleByIndex_v2 4 3"}, "no permission", false},
+		{"no handle: another", []string{"fail nvmlDeviceGetHandleByIndex_v2 21 3"}, "NVML error 21", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			s := newFakeNVML(t, m)
+			healthy := append(gpus(8), driverLine)
+			want := described(t, healthy...)
+			m.write(healthy...)
+			inOrder(t, mustCollect(t, s).GPUs, want)
+
+			m.write(append(test.lines, healthy...)...)
+			broken := slices.Clone(want)
+			if broken[place] = lost(want[place], test.why); !test.identity {
+				broken[place] = GPU{Index: place, Failure: test.why}
+			}
+			for range 2 {
+				inOrder(t, mustCollect(t, s).GPUs, broken)
+			}
+
+			m.write(healthy...)
+			inOrder(t, mustCollect(t, s).GPUs, want)
+		})
+	}
+}
+
+// A worker that has never seen it otherwise cannot tell which one is lost.
+func TestNVMLLostFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write(append(gpus(8), "lost 3")...)
+	want := described(t, gpus(8)...)
+	want[3] = GPU{Index: 3, Failure: "GPU is lost"}
+	inOrder(t, mustCollect(t, newFakeNVML(t, m)).GPUs, want)
+}
+
+// Case 3: what one call lacks is lacking alone.
+func TestNVMLNoValue(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	want := described(t, gpus(2)...)
+	for _, function := range slices.Sorted(maps.Keys(given)) {
+		for _, code := range []int{2, 3, 4, 13, 21, 999} {
+			t.Run(fmt.Sprint(function, " ", code), func(t *testing.T) {
+				m.write(append(gpus(2), fmt.Sprintf("fail %s %d 1", function, code))...)
+				inOrder(t, mustCollect(t, s).GPUs, []GPU{want[0], without(want[1], given[function]...)})
+				m.write(append(gpus(2), fmt.Sprintf("fail %s %d", function, code))...)
+				inOrder(t, mustCollect(t, s).GPUs, []GPU{without(want[0], given[function]...), without(want[1], given[function]...)})
+			})
+		}
+	}
+	for key, lacking := range map[string][]Quantity{ // with code 3 in part
+		"sm": {SMClock}, "mem": {MemoryClock}, "corrected": {ECCCorrected}, "uncorrected": {ECCUncorrected}, "recovery": {RecoveryAction},
+		"total": {MemoryTotal, MemoryUsed, MemoryReserved}, // as where memory is shared with the machine
+	} {
+		t.Run("no "+key, func(t *testing.T) {
+			m.write(gpuLine(0, "-"+key))
+			inOrder(t, mustCollect(t, s).GPUs, []GPU{without(want[0], lacking...)})
+		})
+	}
+}
+
+// What tells of the driver, of who a GPU is and of its events can fail as well.
+func TestNVMLNoIdentity(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		function string
+		change   func(*Collection)
+	}{
+		{"nvmlSystemGetDriverVersion", func(c *Collection) { c.Driver = "" }},
+		{"nvmlDeviceGetUUID", func(c *Collection) { c.GPUs[0].UUID, c.Faults[0].UUID = "", "" }},
+		{"nvmlDeviceGetName", func(c *Collection) { c.GPUs[0].Name = "" }},
+		{"nvmlDeviceGetPciInfo_v3", func(c *Collection) { c.GPUs[0].BusID = "" }},
+		{"nvmlEventSetCreate", func(c *Collection) { c.Faults = nil }},
+		{"nvmlDeviceRegisterEvents", func(c *Collection) { c.Faults = nil }},
+		{"nvmlEventSetWait_v2", func(c *Collection) { c.Faults = nil }},
+	} {
+		for _, code := range []int{2, 3, 4, 13, 21, 999} {
+			t.Run(fmt.Sprint(test.function, " ", code), func(t *testing.T) {
+				t.Parallel()
+				dir, m := fakeNVML(t), newMachine(t)
+				s := newNVMLFrom(t, m, dir)
+				lines := []string{driverLine, gpuLine(0), fmt.Sprintf("fail %s %d", test.function, code)}
+				m.write(lines...)
+				mustCollect(t, s)
+				m.write(append(lines, "xid 0 79")...)
+				got := mustCollect(t, s)
+				for i := range got.Faults {
+					got.Faults[i].Time = time.Time{} // another test's
+				}
+				want := &Collection{
+					Source: "nvml", Driver: "570.86.15", Library: filepath.Join(dir, libraryName), GPUs: described(t, lines...),
+					Faults: []Fault{{UUID: "GPU-00000000-0000-0000-0000-000000000001", XID: 79}},
+				}
+				if test.change(want); !reflect.DeepEqual(got, want) {
+					t.Errorf("got  %+v\nwant %+v", got, want)
+				}
+			})
+		}
+	}
+}
+
+// Case 6: machines of all sizes, and GPUs that have no name of their own.
+func TestNVMLCounts(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	for _, lines := range [][]string{
+		{}, gpus(1), gpus(2), gpus(16), gpus(64), gpus(256), gpus(1), {},
+	} {
+		m.write(lines...)
+		inOrder(t, mustCollect(t, s).GPUs, described(t, lines...))
+	}
+}
+
+func TestNVMLIdentity(t *testing.T) {
+	t.Parallel()
+	for name, lines := range map[string][]string{
+		"no uuid":         {gpuLine(0, "-uuid"), gpuLine(1)},
+		"empty uuid":      {gpuLine(0, "uuid="), gpuLine(1)},
+		"the same uuid":   {gpuLine(0, "uuid=GPU-5f0d"), gpuLine(1, "uuid=GPU-5f0d")},
+		"no bus id":       {gpuLine(0, "-bus"), gpuLine(1)},
+		"no name":         {gpuLine(0, "-name"), gpuLine(1)},
+		"commas, quotes":  {gpuLine(0, `name=NVIDIA "RTX", 'Ada' \ <b>`), gpuLine(1)},
+		"nothing but one": {"gpu temp=30"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.write(lines...)
+			inOrder(t, mustCollect(t, newFakeNVML(t, m)).GPUs, described(t, lines...))
+		})
+	}
+	t.Run("bytes", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t)
+		m.write(gpuLine(0, "name=\tH\xff200\x1b "), gpuLine(1, "name="+strings.Repeat("x", 95)), gpuLine(2, "name="+strings.Repeat("x", 96)))
+		c := mustCollect(t, newFakeNVML(t, m))
+		for i, want := range []string{"H\uFFFD200", strings.Repeat("x", 95), ""} { // NVML gives 95 bytes, or nothing
+			if got := c.GPUs[i].Name; got != want {
+				t.Errorf("%q; want %q", got, want)
+			}
+		}
+	})
+}
+
+// Case 4: absurd numbers are not to look plausible; who drops them is another's test.
+func TestNVMLAbsurdNumbers(t *testing.T) {
+	t.Parallel()
+	for override, want := range map[string]int64{
+		"util=-1": 1<<32 - 1, "power=-1": 1<<32 - 1, "temp=-1": 1<<32 - 1, "recovery=-1": 1<<32 - 1, "sm=-1": (1<<32 - 1) * 1e6,
+		"energy=-1": -1, "energy=9223372036854775808": -1, "total=-1": -1, "used=9223372036854775807": -1, "corrected=-1": -1, "uncorrected=-1": -1,
+	} {
+		t.Run(override, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.write(gpuLine(0, override))
+			key, _, _ := strings.Cut(override, "=")
+			g := mustCollect(t, newFakeNVML(t, m)).GPUs[0]
+			if got, ok := g.Values[quantityOf[key]]; !ok || got != want {
+				t.Errorf("%d, %v; want %d", got, ok, want)
+			}
+			if dropped := g.weigh(); len(dropped) != 1 {
+				t.Errorf("it is shown: %v", dropped)
+			}
+		})
+	}
+}
+
+func TestNVMLMIGToggled(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	var first *worker
+	for _, mig := range []string{"mig=0", "mig=1", "mig=0"} {
+		lines := []string{gpuLine(0, mig), gpuLine(1)}
+		m.write(lines...)
+		inOrder(t, mustCollect(t, s).GPUs, described(t, lines...))
+		if first == nil {
+			first = s.worker
+		}
+		if s.worker != first {
+			t.Error("another worker")
+		}
+	}
+}
+
+func TestNVMLLibraryMissing(t *testing.T) {
+	t.Parallel()
+	dir, m := emptyFolder(t), newMachine(t)
+	m.write(gpus(1)...)
+	s := newNVMLFrom(t, m, dir)
+	_, err := mustFail(t, s, NoDriver)
+	if !strings.Contains(err.Text, "libnvidia-ml.so.1 is not on this machine") || !strings.Contains(err.Cure, "install the NVIDIA driver") {
+		t.Errorf("%+v", err)
+	}
+	noneLeft(t, s, m)
+
+	if err := os.WriteFile(filepath.Join(dir, libraryName), []byte("no library\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err = mustFail(t, s, NoDriver)
+	if !strings.Contains(err.Text, "libnvidia-ml.so.1 cannot be loaded: ") || !strings.Contains(err.Text, dir) || !strings.Contains(err.Cure, "whole") {
+		t.Errorf("%+v", err)
+	}
+	noneLeft(t, s, m)
+
+	// It is installed while the exporter runs.
+	if err := errors.Join(os.Remove(filepath.Join(dir, libraryName)), os.Symlink(filepath.Join(fakeNVML(t), libraryName), filepath.Join(dir, libraryName))); err != nil {
+		t.Fatal(err)
+	}
+	inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(1)...))
+}
+
+// Case 8: the driver's answers that are final for all GPUs.
+func TestNVMLDriverErrors(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[int]struct{ text, cure string }{
+		9:   {"the NVIDIA driver is not loaded", "modprobe nvidia"},
+		18:  {libraryName + " are of different versions", "reboot"},
+		4:   {"no permission to ask the NVIDIA driver", "/dev/nvidiactl"},
+		17:  {": NVML error 17", "in a container, start a new one"},
+		999: {": unknown error", "in a container, start a new one"},
+		12:  {": NVML error 12", "dmesg"},
+	} {
+		for _, test := range []struct {
+			function string
+			while    bool // it already runs
+		}{
+			{"nvmlInit_v2", false}, {"nvmlDeviceGetCount_v2", false}, {"nvmlDeviceGetCount_v2", true}, {"nvmlDeviceGetHandleByIndex_v2", true}, {"nvmlDeviceGetTemperature", true},
+		} {
+			ofOne := strings.HasPrefix(test.function, "nvmlDeviceGet") && test.function != "nvmlDeviceGetCount_v2"
+			if ofOne && code != 9 && code != 12 && code != 18 {
+				continue // of one GPU alone
+			}
+			t.Run(fmt.Sprint(test.function, " ", code, " ", test.while), func(t *testing.T) {
+				t.Parallel()
+				m := newMachine(t)
+				s := newFakeNVML(t, m)
+				if test.while {
+					m.write(gpus(2)...)
+					mustCollect(t, s)
+				}
+				m.write(append(gpus(2), fmt.Sprintf("fail %s %d", test.function, code))...)
+				_, err := mustFail(t, s, Driver)
+				if !strings.Contains(err.Text, want.text) || !strings.Contains(err.Cure, want.cure) {
+					t.Errorf("%+v", err)
+				}
+				if strings.HasPrefix(want.text, ":") && !strings.HasPrefix(err.Text, test.function) {
+					t.Errorf("%q does not name %s", err.Text, test.function)
+				}
+				noneLeft(t, s, m)
+				m.write(gpus(2)...)
+				inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+			})
+		}
+	}
+}
+
+func TestNVMLDriverComesAndGoes(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	for range 2 {
+		for range 3 {
+			if _, err := mustFail(t, s, Driver); err.Text != "the NVIDIA driver is not loaded" {
+				t.Errorf("%+v", err)
+			}
+		}
+		m.write(gpus(2)...)
+		inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+		m.remove()
+		mustFail(t, s, Driver)
+		noneLeft(t, s, m)
+	}
+}
+
+// Case 9: any function can be missing from an old driver.
+func TestNVMLFunctionMissing(t *testing.T) {
+	t.Parallel()
+	for _, function := range libraryFunctions(t) {
+		t.Run(function, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			s := newFakeNVML(t, m, function)
+			lines := append(gpus(2), driverLine)
+			m.write(lines...)
+			if slices.Contains(needed, function) {
+				_, err := mustFail(t, s, NoDriver)
+				if !strings.HasSuffix(err.Text, "has no function "+function) || err.Cure != "update the driver" {
+					t.Errorf("%+v", err)
+				}
+				noneLeft(t, s, m)
+				return
+			}
+			mustCollect(t, s)
+			m.write(append(lines, "xid 1 79")...)
+			got := mustCollect(t, s)
+
+			want := described(t, lines...)
+			driver, faults := "570.86.15", 1
+			lacking := given[function]
+			switch function {
+			case "nvmlSystemGetDriverVersion":
+				driver = ""
+			case "nvmlDeviceGetPciInfo_v3":
+				want[0].BusID, want[1].BusID = "", ""
+			case "nvmlDeviceGetMemoryInfo_v2": // the total is in the first version too
+				lacking = []Quantity{MemoryUsed, MemoryReserved}
+			case "nvmlDeviceGetCurrentClocksEventReasons": // under its old name it is there
+				lacking = nil
+			case "nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetWait_v2":
+				faults = 0
+			}
+			inOrder(t, got.GPUs, []GPU{without(want[0], lacking...), without(want[1], lacking...)})
+			if got.Driver != driver || len(got.Faults) != faults {
+				t.Errorf("driver %q, faults %v", got.Driver, got.Faults)
+			}
+		})
+	}
+	t.Run("all that may", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t)
+		m.write(gpus(1)...)
+		all := slices.DeleteFunc(libraryFunctions(t), func(function string) bool { return slices.Contains(needed, function) })
+		g := described(t, gpus(1)...)[0]
+		inOrder(t, mustCollect(t, newFakeNVML(t, m, all...)).GPUs, []GPU{{UUID: g.UUID, Name: g.Name, Values: map[Quantity]int64{}}})
+	})
+	t.Run("of two names the new one", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t)
+		m.write(append(gpus(1), "crash nvmlDeviceGetCurrentClocksThrottleReasons", "crash nvmlDeviceGetMemoryInfo")...)
+		inOrder(t, mustCollect(t, newFakeNVML(t, m)).GPUs, described(t, gpus(1)...))
+	})
+}
+
+const short = 300 * time.Millisecond
+
+// Case 10: what never returns costs its collection, and no more.
+func TestNVMLHangs(t *testing.T) {
+	t.Parallel()
+	for _, function := range []string{"nvmlInit_v2", "nvmlDeviceGetCount_v2", "nvmlDeviceGetUUID", "nvmlDeviceGetPowerUsage", "nvmlEventSetWait_v2"} {
+		for _, while := range []bool{false, true} { // it already runs
+			if while && function == "nvmlInit_v2" {
+				continue
+			}
+			t.Run(fmt.Sprint(function, " ", while), func(t *testing.T) {
+				t.Parallel()
+				m := newMachine(t)
+				s := newFakeNVML(t, m)
+				var k *child
+				if while {
+					m.write(gpus(2)...)
+					mustCollect(t, s)
+					k, s.answer = s.worker.child, short
+				} else {
+					s.init = short
+				}
+				m.write(append(gpus(2), "hang "+function)...)
+				began := time.Now()
+				c, err := mustFail(t, s, Timeout)
+				if took := time.Since(began); took < short || took > short+termGrace+killGrace {
+					t.Errorf("it took %v", took)
+				}
+				if err.Text != "NVML did not answer within 300ms" || err.Cure == "" || c == nil || len(c.GPUs) != 0 {
+					t.Errorf("%+v, %+v", c, err)
+				}
+				noneLeft(t, s, m)
+				if k != nil && (k.killed || !reaped(k)) { // which the worker, unlike the kernel, never needs
+					t.Errorf("killed %v, gone %v", k.killed, reaped(k))
+				}
+				s.init = initTimeout
+				m.write(gpus(2)...)
+				inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+			})
+		}
+	}
+}
+
+// reaped reports whether a child is no process any more, nor a zombie.
+func reaped(k *child) bool { return syscall.Kill(k.cmd.Process.Pid, 0) == syscall.ESRCH }
+
+// A hanging worker ends by itself when nobody can ask it any more, as when this
+// process dies.
+func TestNVMLWorkerIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	m.write(gpus(1)...)
+	mustCollect(t, s)
+	m.write("hang nvmlDeviceGetCount_v2")
+	if _, _, err := s.worker.collect(context.Background(), short); failedFor(t, err, Timeout) == nil {
+		t.Fatal(err)
+	}
+	s.worker.ask.Close()
+	if !s.worker.child.goneWithin(20*time.Second) || s.worker.child.cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("%v", s.worker.child.cmd.ProcessState)
+	}
+}
+
+func TestNVMLCrashes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		function string
+		while    bool // it already runs
+		noise    string
+	}{
+		{"nvmlInit_v2", false, ""},
+		{"nvmlDeviceGetPowerUsage", false, ""},
+		{"nvmlDeviceGetPowerUsage", true, ""},
+		{"nvmlDeviceGetPowerUsage", true, "NVRM: a word"},
+		{"nvmlDeviceGetPowerUsage", true, strings.Repeat("NVRM: many words. ", 400)},
+	} {
+		t.Run(fmt.Sprint(test.function, " ", test.while, " ", len(test.noise)), func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			s := newFakeNVML(t, m)
+			lines := append(gpus(2), "noise "+test.noise)
+			if test.while {
+				m.write(lines...)
+				mustCollect(t, s)
+			}
+			m.write(append(lines, "crash "+test.function)...)
+			_, err := mustFail(t, s, Crash)
+			if !strings.Contains(err.Text, "SIGSEGV") || err.Cure == "" {
+				t.Errorf("%+v", err)
+			}
+			if len(err.Text) > 400 || strings.Contains(err.Text, "\n") || strings.Contains(err.Text, "goroutine") || strings.Contains(err.Text, ".go:") {
+				t.Errorf("%d bytes: %q", len(err.Text), err.Text)
+			}
+			noneLeft(t, s, m)
+			m.write(gpus(2)...)
+			inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+		})
+	}
+	t.Run("killed", func(t *testing.T) {
+		t.Parallel()
+		m := newMachine(t)
+		s := newFakeNVML(t, m)
+		m.write(gpus(2)...)
+		mustCollect(t, s)
+		if err := s.worker.child.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mustFail(t, s, Crash); !strings.Contains(err.Text, "signal: killed") {
+			t.Errorf("%+v", err)
+		}
+		inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+	})
+}
+
+// sameFaults compares faults, which have happened since a moment.
+func sameFaults(t testing.TB, got []Fault, since time.Time, want ...Fault) {
+	t.Helper()
+	for i := range got {
+		if at := got[i].Time; at.Before(since) || at.After(time.Now()) {
+			t.Errorf("it happened at %v, not after %v", at, since)
+		}
+		got[i].Time = time.Time{}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v; want %v", got, want)
+	}
+}
+
+func TestNVMLFaults(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	lines := append(gpus(3), "xid 0 13") // before anybody listened
+	m.write(lines...)
+	uuid := func(place int) string { return described(t, gpus(3)...)[place].UUID }
+	if c := mustCollect(t, s); len(c.Faults) != 0 {
+		t.Errorf("%v", c.Faults)
+	}
+	for _, step := range []struct {
+		lines []string
+		want  []Fault
+	}{
+		{nil, nil},
+		{[]string{"xid 1 79"}, []Fault{{UUID: uuid(1), XID: 79}}},
+		{nil, nil}, // not twice
+		{[]string{"xid 2 31", "xid 0 48", "xid 2 31", "xid 0 18446744073709551615"},
+			[]Fault{{UUID: uuid(2), XID: 31}, {UUID: uuid(0), XID: 48}, {UUID: uuid(2), XID: 31}, {UUID: uuid(0), XID: 1<<64 - 1}}},
+		{[]string{"lost 2", "xid 2 79"}, []Fault{{UUID: uuid(2), XID: 79}}},
+		{[]string{"xid 2 119"}, []Fault{{UUID: uuid(2), XID: 119}}}, // after it was lost
+	} {
+		lines = append(lines, step.lines...)
+		began := time.Now()
+		m.write(lines...)
+		sameFaults(t, mustCollect(t, s).Faults, began, step.want...)
+	}
+}
+
+// An event is most likely there when something goes wrong.
+func TestNVMLFaultsOfAFailure(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]Reason{
+		"hang nvmlDeviceGetPowerUsage":  Timeout,
+		"hang nvmlDeviceGetCount_v2":    Timeout,
+		"crash nvmlDeviceGetPowerUsage": Crash,
+		"fail nvmlDeviceGetCount_v2 9":  Driver,
+	} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			s := newFakeNVML(t, m)
+			m.write(gpus(2)...)
+			mustCollect(t, s)
+			began := time.Now()
+			m.write(append(gpus(2), "xid 1 79", "xid 0 48", line)...)
+			if want == Timeout {
+				s.answer = short
+			}
+			c, _ := mustFail(t, s, want)
+			known := described(t, gpus(2)...)
+			sameFaults(t, c.Faults, began, Fault{UUID: known[1].UUID, XID: 79}, Fault{UUID: known[0].UUID, XID: 48})
+			m.write(append(gpus(2), "xid 1 79", "xid 0 48")...)
+			if c := mustCollect(t, s); len(c.Faults) != 0 {
+				t.Errorf("a second time: %v", c.Faults)
+			}
+		})
+	}
+}
+
+// Drivers write what they like.
+func TestNVMLNoise(t *testing.T) {
+	t.Parallel()
+	for _, noise := range []string{`{"Error":{"Reason":"crash"}}`, strings.Repeat("NVRM ", 20_000)} {
+		m := newMachine(t)
+		s := newFakeNVML(t, m)
+		m.write(append(gpus(2), "noise "+noise)...)
+		for range 2 {
+			inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+		}
+	}
+}
+
+// Case 1: a process that waits in the kernel cannot be killed. There is never a
+// second one.
+func TestNVMLUnkillable(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	m.write(gpus(2)...)
+	mustCollect(t, s)
+	k := s.worker.child
+	letGo := holdChild(t, func() int { return k.cmd.Process.Pid })
+
+	m.write(append(gpus(2), "hang nvmlDeviceGetPowerUsage")...)
+	s.answer = short
+	began := time.Now()
+	for i := range 20 {
+		want := Stuck
+		if i == 0 {
+			want = Timeout
+		}
+		if _, err := mustFail(t, s, want); err.Cure == "" {
+			t.Errorf("%+v", err)
+		}
+		if got := workers(t, m); !slices.Equal(got, []int{k.cmd.Process.Pid}) || living(s.kids) != k || s.kids.stuck() != 1 {
+			t.Fatalf("collection %d: processes %v, %d stuck; want %d alone", i, got, s.kids.stuck(), k.cmd.Process.Pid)
+		}
+	}
+	// It is waited for once.
+	if took := time.Since(began); took > short+termGrace+killGrace+2*time.Second {
+		t.Errorf("20 collections took %v", took)
+	}
+
+	letGo()
+	until(t, "the worker's end", func() bool { return s.kids.stuck() == 0 })
+	if !reaped(k) {
+		t.Error("it is still there")
+	}
+	m.write(gpus(2)...)
+	s.answer = answerTimeout
+	inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
+}
+
+func TestNVMLContextEnds(t *testing.T) {
+	t.Parallel()
+	for _, while := range []bool{false, true} { // it already runs
+		t.Run(fmt.Sprint(while), func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			s := newFakeNVML(t, m)
+			if while {
+				m.write(gpus(2)...)
+				mustCollect(t, s)
+			}
+			s.answer = initTimeout
+			m.write(append(gpus(2), "hang nvmlDeviceGetCount_v2")...)
+			ctx, cancel := context.WithTimeout(context.Background(), short)
+			defer cancel()
+			for range 2 { // the second time it has ended before
+				began := time.Now()
+				_, err := s.Collect(ctx)
+				failedFor(t, err, Timeout)
+				if took := time.Since(began); took > short+termGrace+killGrace {
+					t.Errorf("it took %v", took)
+				}
+				noneLeft(t, s, m)
+			}
+		})
+	}
+}
+
+// A GPU that is back may be seen by a library only that has been opened since.
+func TestNVMLRenews(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	var workers []*worker // one after the other
+	collect := func(n int) {
+		for range n {
+			w := s.worker
+			mustCollect(t, s)
+			if w == nil {
+				w = s.worker
+			}
+			if len(workers) == 0 || workers[len(workers)-1] != w {
+				workers = append(workers, w)
+			}
+		}
+	}
+	for _, step := range []struct {
+		lines       []string
+		collections int
+		workers     int // until then
+	}{
+		{nil, 2*renewAfter + 1, 1},
+		{[]string{"lost 1"}, renewAfter - 1, 1},
+		{nil, 1, 1}, // counted anew from here
+		{[]string{"lost 1"}, renewAfter, 1},
+		{[]string{"lost 1"}, 1, 2},
+		{[]string{"lost 1"}, renewAfter - 1, 2},
+		{[]string{"lost 1"}, renewAfter, 3},
+		{[]string{"lost 1"}, 1, 4},
+		{nil, 2*renewAfter + 1, 4},
+	} {
+		m.write(append(step.lines, gpus(2)...)...)
+		if collect(step.collections); len(workers) != step.workers {
+			t.Errorf("%+v: %d workers", step, len(workers))
+		}
+	}
+	for _, w := range workers[:len(workers)-1] {
+		if !reaped(w.child) || w.child.killed {
+			t.Errorf("a former worker: gone %v, killed %v", reaped(w.child), w.child.killed)
+		}
+	}
+}
+
+// Case 16, and not parallel: it counts what this process has.
+func TestNVMLLeavesNothing(t *testing.T) {
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	m.write(gpus(2)...)
+	s.Close() // of nothing
+	round := func() {
+		t.Helper()
+		mustCollect(t, s)
+		k := s.worker.child
+		other := newNVML(s.kids) // refused, while one lives
+		other.env = s.env
+		mustFail(t, other, Stuck)
+		s.Close()
+		s.Close()
+		if !reaped(k) || k.killed {
+			t.Fatalf("gone %v, killed %v", reaped(k), k.killed)
+		}
+		noneLeft(t, s, m)
+	}
+	round()
+
+	files, goroutines, processes := openFiles(t), runtime.NumGoroutine(), childrenOf(t)
+	for range 100 {
+		round()
+	}
+	if got := openFiles(t); !slices.Equal(got, files) {
+		t.Errorf("open files %v; before %v", got, files)
+	}
+	if got := childrenOf(t); !slices.Equal(got, processes) {
+		t.Errorf("processes %v; before %v", got, processes)
+	}
+	// The last goroutine has told that it ends, and may be about to.
+	until(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= goroutines })
+}
+
+// openFiles are this process's, by what they are.
+func openFiles(t testing.TB) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, entry := range entries {
+		if file, err := os.Readlink("/proc/self/fd/" + entry.Name()); err == nil { // not that of ReadDir
+			files = append(files, entry.Name()+" "+file)
+		}
+	}
+	return files
+}
+
+func TestNVMLWorkerByHand(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(self(), workerName)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "of no use by hand") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// newFakeAuto asks the library in dir, and the nvidia-smi that is in PATH; alone
+// in it are folders, so that a real one is not found.
+func newFakeAuto(t *testing.T, m *machine, dir string, path ...string) *auto {
+	t.Helper()
+	saved := places
+	t.Cleanup(func() { places = saved })
+	places = nil
+	t.Setenv("PATH", strings.Join(append(path, t.TempDir()), ":"))
+	s := newNVMLFrom(t, m, dir)
+	other := newSMI(s.kids)
+	other.env = m.env()
+	return &auto{nvml: s, smi: other}
+}
+
+// sources are those of so many collections, one after the other.
+func sources(t *testing.T, s Source, n int) string {
+	t.Helper()
+	var list []string
+	for range n {
+		c := mustCollect(t, s)
+		if len(c.GPUs) != 2 {
+			t.Errorf("%s gives %d GPUs", c.Source, len(c.GPUs))
+		}
+		list = append(list, c.Source)
+	}
+	return strings.Join(list, " ")
+}
+
+const (
+	once    = "nvidia-smi nvidia-smi nvidia-smi" // one that asked NVML in vain, and 2 that did not
+	twice   = once + " nvidia-smi nvidia-smi nvidia-smi nvidia-smi nvidia-smi"
+	andBack = " nvml nvml"
+)
+
+func TestAuto(t *testing.T) {
+	t.Run("NVML", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(gpus(2)...)
+		a := newFakeAuto(t, m, fakeNVML(t), fakeSMI(t))
+		if got := sources(t, a, 2); got != "nvml nvml" || runs(m) != 0 || a.refused != nil {
+			t.Errorf("%s; %q", got, m.runs())
+		}
+	})
+	t.Run("library missing", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(gpus(2)...)
+		dir, library, smiDir := emptyFolder(t), fakeNVML(t), fakeSMI(t)
+		a := newFakeAuto(t, m, dir, smiDir)
+		if got := sources(t, a, 4); got != once+" nvidia-smi" { // the fourth has asked it again
+			t.Errorf("%s", got)
+		}
+		if a.refused == nil || a.refused.Reason != NoDriver {
+			t.Errorf("%+v", a.refused)
+		}
+		if err := os.Symlink(filepath.Join(library, libraryName), filepath.Join(dir, libraryName)); err != nil {
+			t.Fatal(err)
+		}
+		if got := sources(t, a, 6); once+" nvidia-smi "+got != twice+andBack || runs(m) != 8 || a.refused != nil {
+			t.Errorf("%s; %q", got, m.runs())
+		}
+	})
+	t.Run("function missing", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(gpus(2)...)
+		a := newFakeAuto(t, m, fakeNVML(t, "nvmlDeviceGetUUID"), fakeSMI(t))
+		if got := sources(t, a, 3); got != once || runs(m) != 3 {
+			t.Errorf("%s; %q", got, m.runs())
+		}
+		if a.refused == nil || !strings.Contains(a.refused.Text, "nvmlDeviceGetUUID") {
+			t.Errorf("%+v", a.refused)
+		}
+	})
+	t.Run("driver's errors", func(t *testing.T) {
+		m := newMachine(t)
+		a := newFakeAuto(t, m, fakeNVML(t), fakeSMI(t))
+		for _, lines := range [][]string{{"fail nvmlInit_v2 9"}, {"fail nvmlInit_v2 999"}, {"fail nvmlDeviceGetCount_v2 18"}} {
+			m.write(append(lines, gpus(2)...)...)
+			mustFail(t, a, Driver)
+		}
+		a.nvml.(*nvmlSource).init = short
+		m.write(append(gpus(2), "hang nvmlInit_v2")...)
+		mustFail(t, a, Timeout)
+		if runs(m) != 0 {
+			t.Errorf("%q", m.runs())
+		}
+		a.nvml.(*nvmlSource).init = initTimeout
+		m.write(gpus(2)...)
+		if got := sources(t, a, 1); got != "nvml" {
+			t.Error(got)
+		}
+	})
+	t.Run("crash", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(gpus(2)...)
+		a := newFakeAuto(t, m, fakeNVML(t), fakeSMI(t))
+		mustCollect(t, a)
+		began := time.Now()
+		m.write(append(gpus(2), "xid 1 79", "crash nvmlDeviceGetPowerUsage")...)
+		c := mustCollect(t, a)
+		sameFaults(t, c.Faults, began, Fault{UUID: c.GPUs[1].UUID, XID: 79})
+		if c.Source != "nvidia-smi" || runs(m) != 1 || a.refused == nil || a.refused.Reason != Crash {
+			t.Errorf("%s; %q; %+v", c.Source, m.runs(), a.refused)
+		}
+		m.write(gpus(2)...)
+		if got := sources(t, a, 4); "nvidia-smi "+got != once+andBack || runs(m) != 3 || a.refused != nil {
+			t.Errorf("%s; %q", got, m.runs())
+		}
+		m.write(append(gpus(2), "crash nvmlDeviceGetPowerUsage")...)
+		mustCollect(t, a)
+		m.write(gpus(2)...)
+		if got := sources(t, a, 4); "nvidia-smi "+got != once+andBack { // the former failure is forgotten
+			t.Error(got)
+		}
+	})
+	t.Run("both missing", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(gpus(2)...)
+		dir := emptyFolder(t)
+		library, smiDir := fakeNVML(t), fakeSMI(t)
+		a := newFakeAuto(t, m, dir)
+		for range 2 { // which nothing keeps from asking both
+			_, err := mustFail(t, a, NoDriver)
+			if !strings.Contains(err.Text, libraryName) || !strings.Contains(err.Text, "nvidia-smi is neither in PATH") || err.Cure == "" {
+				t.Errorf("%+v", err)
+			}
+		}
+		t.Setenv("PATH", smiDir)
+		if got := sources(t, a, 1); got != "nvidia-smi" {
+			t.Error(got)
+		}
+		// nvidia-smi is gone, and the library there: it is not left alone now.
+		t.Setenv("PATH", t.TempDir())
+		if err := os.Symlink(filepath.Join(library, libraryName), filepath.Join(dir, libraryName)); err != nil {
+			t.Fatal(err)
+		}
+		if got := sources(t, a, 1); got != "nvml" {
+			t.Error(got)
+		}
+	})
+	t.Run("one of two errors", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(append(gpus(2), "crash nvmlInit_v2")...)
+		a := newFakeAuto(t, m, fakeNVML(t))
+		mustFail(t, a, Crash) // which is more than that there is no nvidia-smi
+		a = newFakeAuto(t, m, emptyFolder(t), fakeSMI(t))
+		m.remove()
+		mustFail(t, a, Driver) // which nvidia-smi has from the driver
+	})
+}
