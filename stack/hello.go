@@ -31,7 +31,7 @@ func (s *stack) hello() string {
 		line(what, backend, "")
 	}
 	if s.gpus != nil {
-		line("GPUs", browser(s.ports.gpu)+"/metrics", "this machine's")
+		line("GPUs", browser(s.ports.gpu), "this machine's, on /metrics")
 	}
 	for i, exporter := range s.flags.GPUExporter {
 		what := ""

@@ -26,6 +26,7 @@ var (
 	binary = sync.OnceValue(func() string {
 		path := filepath.Join(folder, "vllm-stack")
 		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			panic(err)
@@ -178,15 +179,76 @@ func TestBackendsMayComeLater(t *testing.T) {
 	if got := p.get(p.dashboard + "/about.json"); !strings.Contains(got, `"simulated":false`) || !strings.Contains(got, `"notice":""`) {
 		t.Errorf("about: %s", got)
 	}
-	if got := p.query(`count({__name__=~"nvidia_.*"})`, ""); len(got) != 0 {
+	if got := p.query(`{__name__=~"nvidia_.*", uuid!=""}`, "uuid"); len(got) != 0 {
 		t.Errorf("GPU readings without a GPU: %v", got)
 	}
-	for _, flag := range []string{"--listen-simulator", "--listen-gpu"} {
-		if conn, err := net.Dial("tcp", p.flag(flag)); err == nil {
-			conn.Close()
-			t.Errorf("somebody listens on %s", flag)
+	if conn, err := net.Dial("tcp", p.flag("--listen-simulator")); err == nil {
+		conn.Close()
+		t.Error("somebody listens on --listen-simulator")
+	}
+}
+
+// Before real servers it reads this machine's GPUs, in another process: the
+// driver's library is never in the gateway's own. It recovers when that one
+// dies, and leaves none behind.
+func TestOwnGPUs(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skip("the fake of the driver's library needs gcc")
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command(gcc, "-shared", "-fPIC", "-o", filepath.Join(dir, "libnvidia-ml.so.1"), "../internal/gpu/testdata/nvml/nvml.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	machine := filepath.Join(dir, "machine")
+	os.WriteFile(machine, []byte("driver 570.86.15\ngpu index=0 uuid=GPU-5f0d bus=00000000:01:00.0 util=87 total=25769803776 reserved=408944640 used=21474836480 temp=64 power=312340 name=NVIDIA GeForce RTX 3090\n"), 0o600)
+	t.Setenv("LD_LIBRARY_PATH", dir)
+	t.Setenv("FAKE_GPUS", machine)
+	p := start(t, t.TempDir(), "--backend", "http://127.0.0.1:1")
+	if hello := p.out.String(); !strings.Contains(hello, "this machine's") {
+		t.Errorf("it says\n%s", hello)
+	}
+	for series, want := range map[string]string{
+		"nvidia_gpu_duty_cycle": "87", "nvidia_gpu_memory_used_bytes": "21474836480", "nvidia_gpu_memory_total_bytes": "25769803776",
+		"nvidia_gpu_temperature": "64", "nvidia_gpu_power_usage_milliwatts": "312340", "nvidia_gpu_up": "1",
+	} {
+		p.eventually(series, func() bool { return p.query(series+`{job="gpu-exporter"}`, "uuid")["GPU-5f0d"] == want })
+	}
+	worker := p.child()
+	for pid, want := range map[int]bool{p.cmd.Process.Pid: false, worker: true} {
+		if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid)); err != nil || strings.Contains(string(maps), "libnvidia-ml") != want {
+			t.Errorf("process %d has the driver's library: %v, %v", pid, !want, err)
 		}
 	}
+	syscall.Kill(worker, syscall.SIGKILL)
+	p.eventually("another worker reads", func() bool { return p.query(`gpu_exporter_collection_failures_total{reason="crash"}`, "job")["gpu-exporter"] == "1" })
+	p.eventually("it reads again", func() bool { return p.query("gpu_exporter_up", "job")["gpu-exporter"] == "1" })
+	if worker = p.child(); worker == 0 {
+		t.Fatal("no worker")
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := <-p.ended; err != nil {
+		t.Errorf("%v\n%s", err, p.out.String())
+	}
+	if err := syscall.Kill(worker, 0); err == nil {
+		t.Error("the worker is still there")
+	}
+}
+
+// child is the process's only child; 0 if there is none.
+func (p *process) child() int {
+	p.t.Helper()
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	var pids []string
+	for _, path := range tasks {
+		content, _ := os.ReadFile(path)
+		pids = append(pids, strings.Fields(string(content))...)
+	}
+	if len(pids) > 1 {
+		p.t.Errorf("children %v", pids)
+	}
+	pid, _ := strconv.Atoi(strings.Join(pids, ""))
+	return pid
 }
 
 // SIGTERM ends it in order: a stream that runs comes to its end first.
@@ -241,6 +303,8 @@ func TestStartErrors(t *testing.T) {
 		{"an empty backend", []string{"--backend", ""}, 2, []string{"--backend", "is empty"}},
 		{"one of two backends is empty", []string{"--backend", "http://a:1,"}, 2, []string{"--backend", "is empty"}},
 		{"an impossible port", []string{"--backend", "http://a:99999"}, 2, []string{"99999", "65535"}},
+		{"GPU port taken", []string{"--data", filepath.Join(dir, "gpu"), "--backend", "http://a:1", "--listen-gpu", taken.Addr().String()}, 1,
+			[]string{"the port is taken", "--listen-gpu", "--gpu-exporter http://" + taken.Addr().String()}},
 		{"an exporter beside simulated cards", []string{"--gpu-exporter", "http://a:9835"}, 2, []string{"--gpu-exporter", "--backend"}},
 		{"an exporter twice", []string{"--backend", "http://a:1", "--gpu-exporter", "http://a:9835", "--gpu-exporter", "http://a:9835"}, 2, []string{"named twice"}},
 		{"a demo for real servers", []string{"--backend", "http://a:1", "--demo"}, 2, []string{"--demo"}},

@@ -49,10 +49,11 @@ func run(ctx context.Context, f flags, log *slog.Logger, out io.Writer) error {
 func (f flags) open(ctx context.Context) (ports, error) {
 	var p ports
 	var errs []error
-	take := func(l *net.Listener, addr, flag string) {
+	take := func(l *net.Listener, addr, flag string) error {
 		var err error
 		*l, err = daemon.Server{Listen: addr, ListenFlag: flag}.Open(ctx)
 		errs = append(errs, err)
+		return err
 	}
 	take(&p.gateway, f.ListenGateway, "--listen-gateway")
 	take(&p.prometheus, f.ListenPrometheus, "--listen-prometheus")
@@ -61,7 +62,9 @@ func (f flags) open(ctx context.Context) (ports, error) {
 		take(&p.simulator, f.ListenSimulator, "--listen-simulator")
 	}
 	if f.simulated() || f.ownGPUs() {
-		take(&p.gpu, f.ListenGPU, "--listen-gpu")
+		if err := take(&p.gpu, f.ListenGPU, "--listen-gpu"); err != nil && f.ownGPUs() {
+			errs = append(errs, fmt.Errorf("if a GPU exporter has that port, show its readings with --gpu-exporter http://%s", f.ListenGPU))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		p.close()

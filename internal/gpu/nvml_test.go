@@ -596,7 +596,7 @@ func TestNVMLFunctionMissing(t *testing.T) {
 	})
 }
 
-const short = 300 * time.Millisecond
+const short = 150 * time.Millisecond
 
 // Case 10: what never returns costs its collection, and no more.
 func TestNVMLHangs(t *testing.T) {
@@ -624,7 +624,7 @@ func TestNVMLHangs(t *testing.T) {
 				if took := time.Since(began); took < short || took > short+termGrace+killGrace {
 					t.Errorf("it took %v", took)
 				}
-				if err.Text != "NVML did not answer within 300ms" || err.Cure == "" || c == nil || len(c.GPUs) != 0 {
+				if err.Text != "NVML did not answer within 150ms" || err.Cure == "" || c == nil || len(c.GPUs) != 0 {
 					t.Errorf("%+v, %+v", c, err)
 				}
 				noneLeft(t, s, m)
@@ -772,7 +772,7 @@ func TestNVMLFaultsOfAFailure(t *testing.T) {
 			began := time.Now()
 			m.write(append(gpus(2), "xid 1 79", "xid 0 48", line)...)
 			if want == Timeout {
-				s.answer = short
+				s.answer = 2 * short
 			}
 			c, _ := mustFail(t, s, want)
 			known := described(t, gpus(2)...)
