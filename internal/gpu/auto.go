@@ -10,34 +10,37 @@ type auto struct {
 	nvml, smi Source
 	failures  int    // of NVML, in a row
 	skip      int    // collections until it is asked again
-	refused   *Error // why NVML is not used; nil: it is
+	instead   string // why nvidia-smi is asked; empty: it is not
 }
 
 func (a *auto) Collect(ctx context.Context) (*Collection, error) {
 	if a.skip > 0 {
 		a.skip--
 		if c, err := a.smi.Collect(ctx); err == nil {
+			c.Instead = a.instead
 			return c, nil
 		}
 	}
 	c, err := a.nvml.Collect(ctx)
 	if err == nil {
-		a.failures, a.skip, a.refused = 0, 0, nil
+		a.failures, a.skip, a.instead = 0, 0, ""
 		return c, nil
 	}
 	// nvidia-smi asks the same driver through the same library, so an answer of
 	// the driver's is final, and what hangs the one hangs the other.
-	if e := explain(err); e.Reason != NoDriver && e.Reason != Crash {
+	e := explain(err)
+	if e.Reason != NoDriver && e.Reason != Crash {
 		return c, e
 	}
 	other, smiErr := a.smi.Collect(ctx)
 	if smiErr != nil {
 		a.skip = 0
-		return c, either(explain(err), explain(smiErr))
+		return c, either(e, explain(smiErr))
 	}
 	a.failures++
-	a.refused = explain(err)
 	a.skip = min(1<<min(a.failures, 10), mostSkips)
+	a.instead = e.Text
+	other.Instead = a.instead
 	if c != nil {
 		other.Faults = append(c.Faults, other.Faults...)
 	}

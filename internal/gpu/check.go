@@ -24,8 +24,8 @@ func Check(ctx context.Context, source string, w io.Writer) error {
 	if err != nil {
 		return explain(err)
 	}
-	if a, ok := s.(*auto); ok && a.refused != nil {
-		fmt.Fprintf(w, "NVML     not used: %s\n", a.refused.Text)
+	if c.Instead != "" {
+		fmt.Fprintf(w, "NVML     not used: %s\n", c.Instead)
 	}
 	fmt.Fprintf(w, "source   %s (%s)\n", c.Source, c.Library)
 	fmt.Fprintf(w, "driver   %s\n", orDash(c.Driver))

@@ -45,8 +45,10 @@ const (
 
 	// keptIntervals is how old a collection may become.
 	keptIntervals = 3
-	// mostBackoff is by how much intervals grow while nothing can be read.
-	mostBackoff = 8
+	// mostBackoff is by how much intervals grow while nothing can be read, and
+	// longestPause to what.
+	mostBackoff  = 8
+	longestPause = 16 * time.Second
 	// lookAround is how often the PCI bus is looked at.
 	lookAround = 30 * time.Second
 )
@@ -177,7 +179,8 @@ func (e *Exporter) Run(ctx context.Context) {
 // pause is the interval; after several failures it is longer, since to find out
 // that there is nothing costs a process.
 func (e *Exporter) pause() time.Duration {
-	return e.interval * time.Duration(min(1<<min(max(e.failing-1, 0), 10), mostBackoff))
+	factor := min(1<<min(max(e.failing-1, 0), 10), mostBackoff)
+	return min(e.interval*time.Duration(factor), max(e.interval, longestPause))
 }
 
 // take makes a collection what is served.

@@ -161,8 +161,6 @@ const (
 	lostGPU  = "GPU-00000000-0000-0000-0000-000000000004"
 )
 
-var five = []string{"nvidia_gpu_duty_cycle", "nvidia_gpu_memory_used_bytes", "nvidia_gpu_memory_total_bytes", "nvidia_gpu_temperature", "nvidia_gpu_power_usage_milliwatts"}
-
 // A child that waits for the driver and cannot be killed: readings go when they
 // are three intervals old, it is told, no second child is started, and all is
 // well again when the first one has gone.
@@ -448,11 +446,14 @@ func (r *rig) counter(name, label string) float64 {
 	return 0
 }
 
+// untilDropped is a scrape in which one more value was dropped, and the others
+// are there.
 func (r *rig) untilDropped(quantity string, before float64) string {
 	r.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
-		if r.counter(droppedValues, quantity) > before {
-			return r.scrape()
+		dropped := r.counter(droppedValues, quantity) > before
+		if text := r.scrape(); dropped && single(r.t, text, "gpu_exporter_up") == 1 {
+			return text
 		}
 	}
 	r.t.Fatalf("%s was not counted:\n%s", quantity, own(r.scrape()))
@@ -706,24 +707,29 @@ func TestDriverComesAndGoes(t *testing.T) {
 // Nothing there at all, for an hour: one line, and fewer and fewer attempts.
 func TestNothingForAnHour(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	synctest.Test(t, func(t *testing.T) {
-		log := &buffer{}
-		e, err := New(Config{Source: "nvidia-smi", Log: slog.New(slog.NewTextHandler(log, nil))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.sysfs = t.TempDir()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		e.Run(ctx)
-		// After 2, 4, 8 and then each 16 s.
-		if n := e.failures[NoDriver]; n != 1+1+1+1+(3600-14)/16 {
-			t.Errorf("%d attempts", n)
-		}
-		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "nvidia-smi") {
-			t.Errorf("%d lines:\n%s", n, log)
-		}
-	})
+	for interval, want := range map[time.Duration]int{
+		2 * time.Second:  1 + 1 + 1 + 1 + (3600-14)/16, // after 2, 4, 8 and then each 16 s
+		10 * time.Second: 1 + 1 + (3600-10)/16,         // after 10, then each 16 s
+		time.Minute:      60,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &buffer{}
+			e, err := New(Config{Source: "nvidia-smi", Interval: interval, Log: slog.New(slog.NewTextHandler(log, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.sysfs = t.TempDir()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour-1)
+			defer cancel()
+			e.Run(ctx)
+			if n := e.failures[NoDriver]; n != want {
+				t.Errorf("each %v: %d attempts; want %d", interval, n, want)
+			}
+			if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "nvidia-smi") {
+				t.Errorf("%d lines:\n%s", n, log)
+			}
+		})
+	}
 }
 
 // The log has what changes, once, and does not fill when states alternate.

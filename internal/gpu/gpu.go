@@ -61,6 +61,7 @@ type Collection struct {
 	Source  string // the source that gave it, by its name in --source
 	Driver  string // version; empty: not told
 	Library string // path of what was asked: a library, or a program
+	Instead string // why it was asked instead of a better source; empty: it is the best, or alone
 	GPUs    []GPU  // in the driver's order
 	Faults  []Fault
 }

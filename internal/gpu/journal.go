@@ -56,7 +56,11 @@ func (j *journal) tell(c *Collection, err error, devices int) {
 		return
 	}
 	if state != j.state {
-		j.say(slog.LevelInfo, "GPUs are read", state, "source", c.Source, "driver", c.Driver, "gpus", len(c.GPUs))
+		args := []any{"source", c.Source, "driver", c.Driver, "gpus", len(c.GPUs)}
+		if c.Instead != "" {
+			args = append(args, "since", c.Instead)
+		}
+		j.say(slog.LevelInfo, "GPUs are read", state, args...)
 	}
 	j.changes(c, state == j.state)
 	j.state = state

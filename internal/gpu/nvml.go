@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -57,6 +58,9 @@ type message struct {
 // Collect asks the worker. With an error the collection is nil, or holds faults
 // alone.
 func (s *nvmlSource) Collect(ctx context.Context) (*Collection, error) {
+	if s.failing > 0 && s.failing%renewAfter == 0 {
+		s.Close() // not before: until now it kept the driver's events
+	}
 	timeout := s.answer
 	if s.worker == nil {
 		w, err := s.start()
@@ -71,23 +75,11 @@ func (s *nvmlSource) Collect(ctx context.Context) (*Collection, error) {
 		return &Collection{Source: "nvml", Faults: faults}, err
 	}
 	c.Faults = faults
-	s.renew(c)
-	return c, nil
-}
-
-// renew ends the worker now and then while a GPU cannot be read.
-func (s *nvmlSource) renew(c *Collection) {
 	s.failing++
-	failed := false
-	for _, g := range c.GPUs {
-		failed = failed || g.Failure != ""
-	}
-	switch {
-	case !failed:
+	if !slices.ContainsFunc(c.GPUs, func(g GPU) bool { return g.Failure != "" }) {
 		s.failing = 0
-	case s.failing%renewAfter == 0:
-		s.Close()
 	}
+	return c, nil
 }
 
 func (s *nvmlSource) Close() {

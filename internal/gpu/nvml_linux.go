@@ -300,7 +300,7 @@ type deviceReader struct {
 	device   uintptr
 	values   map[Quantity]int64
 	throttle map[string]bool
-	failure  result // the worst that was answered
+	failure  result // what was answered last, of the whole GPU
 	gone     *Error // set when no GPU can be read any more
 }
 
@@ -313,15 +313,9 @@ func (d *deviceReader) ok(function string, r result) bool {
 	case success:
 		return true
 	case notSupported, functionNotFound, noPermission: // of this quantity alone
-	case gpuIsLost, resetRequired:
-		d.failure = r
 	default:
-		if d.gone == nil {
-			d.gone = d.n.ifGone(function, r)
-		}
-		if !d.lost() {
-			d.failure = r
-		}
+		d.gone = d.n.ifGone(function, r)
+		d.failure = r
 	}
 	return false
 }
@@ -451,7 +445,13 @@ func (n *nvml) explain(r result) string {
 	case unknownError:
 		return "unknown error"
 	}
-	return fmt.Sprintf("NVML error %d", r)
+	text := ""
+	if f := n.function("nvmlErrorString"); f != 0 {
+		var errorString func(result) string
+		purego.RegisterFunc(&errorString, f)
+		text = clean(errorString(r), 128)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s (NVML error %d)", text, r))
 }
 
 // failure is what a code means for all GPUs, and what to do.

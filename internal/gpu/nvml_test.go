@@ -259,7 +259,7 @@ func TestNVMLLostGPU(t *testing.T) {
 		{"no handle: lost", []string{"fail nvmlDeviceGetHandleByIndex_v2 15 3"}, "GPU is lost", false},
 		{"no handle: unknown error", []string{"fail nvmlDeviceGetHandleByIndex_v2 999 3"}, "unknown error", false},
 		{"no handle: no permission", []string{"fail nvmlDeviceGetHandleByIndex_v2 4 3"}, "no permission", false},
-		{"no handle: another", []string{"fail nvmlDeviceGetHandleByIndex_v2 21 3"}, "NVML error 21", false},
+		{"no handle: another", []string{"fail nvmlDeviceGetHandleByIndex_v2 21 3"}, "Unknown Error (NVML error 21)", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -481,9 +481,9 @@ func TestNVMLDriverErrors(t *testing.T) {
 		9:   {"the NVIDIA driver is not loaded", "modprobe nvidia"},
 		18:  {libraryName + " are of different versions", "reboot"},
 		4:   {"no permission to ask the NVIDIA driver", "/dev/nvidiactl"},
-		17:  {": NVML error 17", "in a container, start a new one"},
+		17:  {": Unknown Error (NVML error 17)", "in a container, start a new one"},
 		999: {": unknown error", "in a container, start a new one"},
-		12:  {": NVML error 12", "dmesg"},
+		12:  {": Unknown Error (NVML error 12)", "dmesg"},
 	} {
 		for _, test := range []struct {
 			function string
@@ -701,11 +701,13 @@ func TestNVMLCrashes(t *testing.T) {
 		s := newFakeNVML(t, m)
 		m.write(gpus(2)...)
 		mustCollect(t, s)
+		s.worker.said.Write([]byte(strings.Repeat("NVRM:\tmany words.\n", 400)))
 		if err := s.worker.child.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := mustFail(t, s, Crash); !strings.Contains(err.Text, "signal: killed") {
-			t.Errorf("%+v", err)
+		_, err := mustFail(t, s, Crash)
+		if !strings.Contains(err.Text, "signal: killed: NVRM: many words.") || len(err.Text) > 400 {
+			t.Errorf("%d bytes: %q", len(err.Text), err.Text)
 		}
 		inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
 	})
@@ -987,14 +989,18 @@ func newFakeAuto(t *testing.T, m *machine, dir string, path ...string) *auto {
 	return &auto{nvml: s, smi: other}
 }
 
-// sources are those of so many collections, one after the other.
-func sources(t *testing.T, s Source, n int) string {
+// sources are those of so many collections, one after the other; instead is why
+// one of them is nvidia-smi.
+func sources(t *testing.T, s Source, n int, instead string) string {
 	t.Helper()
 	var list []string
 	for range n {
 		c := mustCollect(t, s)
 		if len(c.GPUs) != 2 {
 			t.Errorf("%s gives %d GPUs", c.Source, len(c.GPUs))
+		}
+		if because := c.Source != "nvml"; because != (c.Instead != "") || because && !strings.Contains(c.Instead, instead) {
+			t.Errorf("%s because of %q, not %q", c.Source, c.Instead, instead)
 		}
 		list = append(list, c.Source)
 	}
@@ -1012,7 +1018,7 @@ func TestAuto(t *testing.T) {
 		m := newMachine(t)
 		m.write(gpus(2)...)
 		a := newFakeAuto(t, m, fakeNVML(t), fakeSMI(t))
-		if got := sources(t, a, 2); got != "nvml nvml" || runs(m) != 0 || a.refused != nil {
+		if got := sources(t, a, 2, ""); got != "nvml nvml" || runs(m) != 0 {
 			t.Errorf("%s; %q", got, m.runs())
 		}
 	})
@@ -1021,16 +1027,13 @@ func TestAuto(t *testing.T) {
 		m.write(gpus(2)...)
 		dir, library, smiDir := emptyFolder(t), fakeNVML(t), fakeSMI(t)
 		a := newFakeAuto(t, m, dir, smiDir)
-		if got := sources(t, a, 4); got != once+" nvidia-smi" { // the fourth has asked it again
+		if got := sources(t, a, 4, libraryName+" is not on this machine"); got != once+" nvidia-smi" { // the fourth has asked it again
 			t.Errorf("%s", got)
-		}
-		if a.refused == nil || a.refused.Reason != NoDriver {
-			t.Errorf("%+v", a.refused)
 		}
 		if err := os.Symlink(filepath.Join(library, libraryName), filepath.Join(dir, libraryName)); err != nil {
 			t.Fatal(err)
 		}
-		if got := sources(t, a, 6); once+" nvidia-smi "+got != twice+andBack || runs(m) != 8 || a.refused != nil {
+		if got := sources(t, a, 6, libraryName+" is not on this machine"); once+" nvidia-smi "+got != twice+andBack || runs(m) != 8 {
 			t.Errorf("%s; %q", got, m.runs())
 		}
 	})
@@ -1038,11 +1041,8 @@ func TestAuto(t *testing.T) {
 		m := newMachine(t)
 		m.write(gpus(2)...)
 		a := newFakeAuto(t, m, fakeNVML(t, "nvmlDeviceGetUUID"), fakeSMI(t))
-		if got := sources(t, a, 3); got != once || runs(m) != 3 {
+		if got := sources(t, a, 3, "has no function nvmlDeviceGetUUID"); got != once || runs(m) != 3 {
 			t.Errorf("%s; %q", got, m.runs())
-		}
-		if a.refused == nil || !strings.Contains(a.refused.Text, "nvmlDeviceGetUUID") {
-			t.Errorf("%+v", a.refused)
 		}
 	})
 	t.Run("driver's errors", func(t *testing.T) {
@@ -1060,7 +1060,7 @@ func TestAuto(t *testing.T) {
 		}
 		a.nvml.(*nvmlSource).init = initTimeout
 		m.write(gpus(2)...)
-		if got := sources(t, a, 1); got != "nvml" {
+		if got := sources(t, a, 1, ""); got != "nvml" {
 			t.Error(got)
 		}
 	})
@@ -1073,17 +1073,17 @@ func TestAuto(t *testing.T) {
 		m.write(append(gpus(2), "xid 1 79", "crash nvmlDeviceGetPowerUsage")...)
 		c := mustCollect(t, a)
 		sameFaults(t, c.Faults, began, Fault{UUID: c.GPUs[1].UUID, XID: 79})
-		if c.Source != "nvidia-smi" || runs(m) != 1 || a.refused == nil || a.refused.Reason != Crash {
-			t.Errorf("%s; %q; %+v", c.Source, m.runs(), a.refused)
+		if c.Source != "nvidia-smi" || runs(m) != 1 || !strings.Contains(c.Instead, "SIGSEGV") {
+			t.Errorf("%s because of %q; %q", c.Source, c.Instead, m.runs())
 		}
 		m.write(gpus(2)...)
-		if got := sources(t, a, 4); "nvidia-smi "+got != once+andBack || runs(m) != 3 || a.refused != nil {
+		if got := sources(t, a, 4, "SIGSEGV"); "nvidia-smi "+got != once+andBack || runs(m) != 3 {
 			t.Errorf("%s; %q", got, m.runs())
 		}
 		m.write(append(gpus(2), "crash nvmlDeviceGetPowerUsage")...)
 		mustCollect(t, a)
 		m.write(gpus(2)...)
-		if got := sources(t, a, 4); "nvidia-smi "+got != once+andBack { // the former failure is forgotten
+		if got := sources(t, a, 4, "SIGSEGV"); "nvidia-smi "+got != once+andBack { // the former failure is forgotten
 			t.Error(got)
 		}
 	})
@@ -1100,15 +1100,28 @@ func TestAuto(t *testing.T) {
 			}
 		}
 		t.Setenv("PATH", smiDir)
-		if got := sources(t, a, 1); got != "nvidia-smi" {
+		if got := sources(t, a, 1, libraryName); got != "nvidia-smi" {
 			t.Error(got)
 		}
-		// nvidia-smi is gone, and the library there: it is not left alone now.
+		// It is gone again, so NVML is not left alone any more.
 		t.Setenv("PATH", t.TempDir())
+		mustFail(t, a, NoDriver)
+		t.Setenv("PATH", smiDir)
 		if err := os.Symlink(filepath.Join(library, libraryName), filepath.Join(dir, libraryName)); err != nil {
 			t.Fatal(err)
 		}
-		if got := sources(t, a, 1); got != "nvml" {
+		if got := sources(t, a, 1, ""); got != "nvml" {
+			t.Error(got)
+		}
+	})
+	t.Run("nvidia-smi goes", func(t *testing.T) {
+		m := newMachine(t)
+		m.write(append(gpus(2), "crash nvmlInit_v2")...)
+		a := newFakeAuto(t, m, fakeNVML(t), fakeSMI(t))
+		mustCollect(t, a)
+		t.Setenv("PATH", t.TempDir())
+		m.write(gpus(2)...)
+		if got := sources(t, a, 1, ""); got != "nvml" { // although it was to be left alone
 			t.Error(got)
 		}
 	})
