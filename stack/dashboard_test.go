@@ -740,6 +740,9 @@ func emittedSeries(t *testing.T) map[string][]labels.Labels {
 			add(labels.FromStrings(model.MetricNameLabel, name, "gpu", "0", "uuid", "GPU-0", "name", "some card"), true)
 		}
 	}
+	for _, s := range gpuSeries {
+		add(s, true)
+	}
 	for _, s := range recordedSeries(t) {
 		add(s, false)
 	}
@@ -922,6 +925,15 @@ func recordedSeries(t *testing.T) []labels.Labels {
 		}
 	}
 	return all
+}
+
+// gpuSeries are those of gpu-exporter that are used beside the guide's, as
+// docs/metrics.md has them, which its own test compares with what is served.
+var gpuSeries = []labels.Labels{
+	labels.FromStrings(model.MetricNameLabel, "nvidia_gpu_recovery_action", "gpu", "0", "uuid", "GPU-0", "name", "some card"),
+	labels.FromStrings(model.MetricNameLabel, "nvidia_gpu_xid_last_timestamp_seconds", "gpu", "0", "uuid", "GPU-0", "name", "some card", "xid", "79"),
+	labels.FromStrings(model.MetricNameLabel, "nvidia_gpu_up", "gpu", "0", "uuid", "GPU-0", "name", "some card"),
+	labels.FromStrings(model.MetricNameLabel, "nvidia_gpu_pci_devices"),
 }
 
 // k6Series are those of k6 that the dashboard may use. TestDashboardK6 holds
