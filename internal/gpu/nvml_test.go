@@ -877,13 +877,9 @@ func TestNVMLRenews(t *testing.T) {
 	var workers []*worker // one after the other
 	collect := func(n int) {
 		for range n {
-			w := s.worker
 			mustCollect(t, s)
-			if w == nil {
-				w = s.worker
-			}
-			if len(workers) == 0 || workers[len(workers)-1] != w {
-				workers = append(workers, w)
+			if len(workers) == 0 || workers[len(workers)-1] != s.worker {
+				workers = append(workers, s.worker)
 			}
 		}
 	}
