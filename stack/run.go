@@ -119,7 +119,7 @@ func newStack(f flags, p ports, log *slog.Logger) (*stack, error) {
 		}
 	}
 	if f.ownGPUs() {
-		if s.gpus, err = gpu.New(gpu.Config{Version: daemon.Version(), Log: log}); err != nil {
+		if s.gpus, err = gpu.New(gpu.Config{Interval: gpu.DefaultInterval, Version: daemon.Version(), Log: log}); err != nil {
 			return nil, err
 		}
 	}

@@ -213,6 +213,7 @@ func TestCommandLine(t *testing.T) {
 		"mistyped flag":   {"", []string{"--intervall", "2s"}, "", 2, []string{"unknown flag --intervall", `"--interval"`}},
 		"no interval":     {"", []string{"--interval", "soon"}, "", 2, []string{"--interval", "soon"}},
 		"too short":       {"", []string{"--interval", "1ms"}, "", 2, []string{"interval 1ms", "100ms", "5m0s"}},
+		"none at all":     {"", []string{"--interval", "0"}, "", 2, []string{"interval 0s"}},
 		"too long":        {"", []string{"--interval", "1h"}, "", 2, []string{"interval 1h"}},
 		"no source":       {"", []string{"--source", "dcgm"}, "", 2, []string{"--source", "auto", "nvml", "nvidia-smi"}},
 		"source in env":   {"", nil, "GPU_EXPORTER_SOURCE=rocm", 2, []string{"auto", "nvml", "nvidia-smi"}},
@@ -227,6 +228,7 @@ func TestCommandLine(t *testing.T) {
 		"check NVML alone":  {"", []string{"check", "--source", "nvml"}, "", 1, []string{"libnvidia-ml.so.1 is not on this machine", "What to do: install the NVIDIA driver"}},
 		"check not loaded":  {"/nowhere/at/all", []string{"check"}, "", 1, []string{"driver is not loaded", "modprobe"}},
 		"check one is lost": {lost, []string{"check"}, "", 0, []string{"GPUs     2", "80 %", "cannot be read: GPU is lost"}},
+		"check all lost":    {machine(t, 2, "lost 0", "lost 1"), []string{"check"}, "", 1, []string{"GPUs     2", "cannot be read: GPU is lost", "the driver lists 2 and tells nothing of them", "What to do"}},
 		"check NVML broken": {machine(t, 1, "crash nvmlInit_v2"), []string{"check"}, "", 0, []string{"NVML     not used: the NVML worker has died", "nvidia-smi (", "80 %"}},
 	} {
 		cmd := command(tt.machine, tt.args...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 )
@@ -51,7 +52,13 @@ func Check(ctx context.Context, source string, w io.Writer) error {
 			g.show(MemoryUsed, 1<<30, "%.1f"), g.show(MemoryTotal, 1<<30, "%.1f GiB"),
 			g.show(Temperature, 1, "%.0f °C"), g.show(Power, 1e3, "%.0f"), g.show(PowerLimit, 1e3, "%.0f W"))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(c.GPUs, func(g GPU) bool { return g.Failure == "" }) {
+		return fail(Driver, "see dmesg for Xid and NVRM lines; it takes a reset (nvidia-smi --gpu-reset) or a restart of the machine", "the driver lists %d and tells nothing of them", len(c.GPUs))
+	}
+	return nil
 }
 
 func (g GPU) show(q Quantity, divisor float64, format string) string {

@@ -31,7 +31,7 @@ type children struct {
 
 type child struct {
 	cmd    *exec.Cmd
-	ended  chan struct{} // closed when it has been reaped
+	ended  chan struct{} // closed when nobody is left of its group
 	killed bool          // it was sent SIGKILL; guarded by children.mu
 	owner  *children
 }
@@ -50,14 +50,30 @@ func (c *children) start(cmd *exec.Cmd) (*child, error) {
 		c.leave()
 		return nil, err
 	}
-	go func() {
-		if errors.Is(cmd.Wait(), exec.ErrWaitDelay) {
-			killGroup(cmd) // what it left behind
-		}
-		c.leave()
-		close(k.ended)
-	}()
+	go k.reap()
 	return k, nil
+}
+
+// reap makes room for the next child when this one has ended, and all that it
+// has started: nvidia-smi may be a script that runs another.
+func (k *child) reap() {
+	k.cmd.Wait()
+	for began := time.Now(); groupLives(k.cmd); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) < termGrace {
+			terminateGroup(k.cmd)
+		} else {
+			k.kill()
+		}
+	}
+	k.owner.leave()
+	close(k.ended)
+}
+
+func (k *child) kill() {
+	k.owner.mu.Lock()
+	k.killed = true
+	k.owner.mu.Unlock()
+	killGroup(k.cmd)
 }
 
 func (c *children) admit(k *child) bool {
@@ -89,15 +105,11 @@ func (c *children) stuck() int {
 // end asks the child to go, then makes it. It takes some seconds at most, and
 // the child may still be there.
 func (k *child) end() {
-	terminate(k.cmd)
-	if k.goneWithin(termGrace) {
-		return
+	terminateGroup(k.cmd)
+	if !k.goneWithin(termGrace) {
+		k.kill()
+		k.goneWithin(killGrace)
 	}
-	k.owner.mu.Lock()
-	k.killed = true
-	k.owner.mu.Unlock()
-	killGroup(k.cmd)
-	k.goneWithin(killGrace)
 }
 
 func (k *child) goneWithin(d time.Duration) bool {
@@ -121,7 +133,7 @@ func (c *children) run(ctx context.Context, cmd *exec.Cmd) (stdout, stderr []byt
 		if e := (*Error)(nil); errors.As(err, &e) {
 			return nil, nil, 0, e
 		}
-		return nil, nil, 0, fail(NoDriver, "", "%s cannot be started: %v", cmd.Path, err)
+		return nil, nil, 0, fail(NoDriver, "see that it may be run, and, if it is a script, that its interpreter is there", "%s cannot be started: %v", cmd.Path, err)
 	}
 	select {
 	case <-k.ended:

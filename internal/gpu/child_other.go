@@ -9,6 +9,8 @@ import (
 
 func ownGroup(*exec.Cmd) {}
 
-func terminate(cmd *exec.Cmd) { cmd.Process.Signal(os.Interrupt) }
+func terminateGroup(cmd *exec.Cmd) { cmd.Process.Signal(os.Interrupt) }
 
 func killGroup(cmd *exec.Cmd) { cmd.Process.Kill() }
+
+func groupLives(*exec.Cmd) bool { return false }

@@ -24,8 +24,8 @@ type Config struct {
 	// Source is auto, nvml or nvidia-smi; empty is auto: NVML, and nvidia-smi
 	// where NVML cannot be used.
 	Source string
-	// Interval is from the beginning of a collection to that of the next; 0 is
-	// DefaultInterval.
+	// Interval is from the beginning of a collection to that of the next, from
+	// MinInterval to MaxInterval; DefaultInterval is a good one.
 	Interval time.Duration
 	// Version is shown in gpu_exporter_build_info.
 	Version string
@@ -51,6 +51,8 @@ const (
 	longestPause = 16 * time.Second
 	// lookAround is how often the PCI bus is looked at.
 	lookAround = 30 * time.Second
+	// writeTimeout is how long an answer may take to be sent.
+	writeTimeout = 30 * time.Second
 )
 
 // Exporter reads GPUs in the background, and serves what it read.
@@ -79,8 +81,6 @@ type Exporter struct {
 // snapshot is a collection that succeeded. It is not changed any more.
 type snapshot struct {
 	*Collection
-	began  time.Time
-	took   time.Duration
 	series func() []*dto.MetricFamily // made when they are first asked for
 }
 
@@ -98,9 +98,6 @@ type tally struct {
 // New makes an exporter, which serves at once and reads once it runs. An error
 // is one of the Config.
 func New(cfg Config) (*Exporter, error) {
-	if cfg.Interval == 0 {
-		cfg.Interval = DefaultInterval
-	}
 	if cfg.Interval < MinInterval || cfg.Interval > MaxInterval {
 		return nil, fmt.Errorf("interval %v: choose from %v to %v", cfg.Interval, MinInterval, MaxInterval)
 	}
@@ -154,7 +151,12 @@ func (e *Exporter) serve(version string) {
 }
 
 // ServeHTTP serves /metrics and /health.
-func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
+func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A client that does not read is not to hold a connection for ever. An error
+	// is that of a writer without deadlines.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	e.mux.ServeHTTP(w, r)
+}
 
 // Run collects until ctx ends, and leaves no child behind that can be ended.
 func (e *Exporter) Run(ctx context.Context) {
@@ -166,7 +168,7 @@ func (e *Exporter) Run(ctx context.Context) {
 			return
 		}
 		e.look()
-		e.take(began, c, err)
+		e.take(c, err)
 		next := time.NewTimer(time.Until(began.Add(e.pause())))
 		select {
 		case <-ctx.Done():
@@ -184,7 +186,7 @@ func (e *Exporter) pause() time.Duration {
 }
 
 // take makes a collection what is served.
-func (e *Exporter) take(began time.Time, c *Collection, err error) {
+func (e *Exporter) take(c *Collection, err error) {
 	if c == nil {
 		c = &Collection{}
 	}
@@ -198,10 +200,7 @@ func (e *Exporter) take(began time.Time, c *Collection, err error) {
 		e.failures[explain(err).Reason]++
 	} else {
 		e.failing = 0
-		e.last = &snapshot{
-			Collection: c, began: began, took: time.Since(began),
-			series: sync.OnceValue(func() []*dto.MetricFamily { return c.series(e.vendor) }),
-		}
+		e.last = &snapshot{c, sync.OnceValue(func() []*dto.MetricFamily { return c.series(e.vendor) })}
 	}
 	for _, f := range c.Faults {
 		t := e.xids[xid{f.UUID, f.XID}]
@@ -221,19 +220,9 @@ func (e *Exporter) take(began time.Time, c *Collection, err error) {
 	e.journal.tell(c, err, e.devices)
 }
 
-// identify gives every GPU labels that no other has: one that is lost those that
-// it had, one without a uuid, or with another's, its bus id.
+// identify gives every GPU labels that no other has: to one without a uuid, or
+// with another's, its bus id.
 func (e *Exporter) identify(c *Collection) {
-	listed := map[string]bool{}
-	for _, g := range c.GPUs {
-		listed[g.UUID] = true
-	}
-	for i := range c.GPUs {
-		g := &c.GPUs[i]
-		if before, ok := e.before(*g); ok && g.Failure != "" && g.UUID == "" && !listed[before.UUID] {
-			g.UUID, g.Name, g.BusID = before.UUID, before.Name, before.BusID
-		}
-	}
 	uuids, series := map[string]bool{}, map[string]bool{}
 	kept := c.GPUs[:0]
 	for _, g := range c.GPUs {
@@ -252,48 +241,32 @@ func (e *Exporter) identify(c *Collection) {
 	c.GPUs = kept
 }
 
-// before is what a GPU was in the collection before: the one on its place on the
-// bus, or with its index where that is not told.
-func (e *Exporter) before(g GPU) (GPU, bool) {
-	if e.last == nil {
-		return GPU{}, false
-	}
-	i := slices.IndexFunc(e.last.GPUs, func(b GPU) bool {
-		if g.BusID != "" {
-			return b.BusID == g.BusID
-		}
-		return b.Index == g.Index
-	})
-	if i < 0 {
-		return GPU{}, false
-	}
-	return e.last.GPUs[i], true
-}
-
 // weigh drops what cannot be, of all GPUs.
 func (e *Exporter) weigh(c *Collection) {
+	absurd := map[string]bool{}
 	for i := range c.GPUs {
 		g := &c.GPUs[i]
 		for q, v := range g.weigh() {
 			e.mu.Lock()
 			e.dropped[q]++
 			e.mu.Unlock()
-			e.journal.say(slog.LevelWarn, "a GPU tells what cannot be; it is not shown", g.UUID+string(q), "gpu", g.Index, "uuid", g.UUID, "quantity", q, "value", v)
+			e.journal.absurdity(absurd, g, q, v)
 		}
 	}
+	e.journal.absurd = absurd
 }
 
 // fresh is the last collection, unless it is too old: three intervals, or three
-// times what it took, where that is longer. The wall clock counts too, since the
-// other one stands still while a machine sleeps.
+// times what reading it took, where that is longer. The wall clock counts too,
+// since the other one stands still while a machine sleeps.
 func (e *Exporter) fresh() *snapshot {
 	s := e.last
 	if s == nil {
 		return nil
 	}
 	now := time.Now()
-	age := max(now.Sub(s.began), now.Round(0).Sub(s.began.Round(0)))
-	if age > keptIntervals*max(e.interval, s.took) {
+	age := max(now.Sub(s.Began), now.Round(0).Sub(s.Began.Round(0)))
+	if age > keptIntervals*max(e.interval, s.Took) {
 		return nil
 	}
 	return s

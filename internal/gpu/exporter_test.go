@@ -312,14 +312,11 @@ func TestNeverOld(t *testing.T) {
 func TestAge(t *testing.T) {
 	for _, took := range []time.Duration{0, time.Second, 5 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			e, err := New(Config{Log: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			e := quietExporter(t)
 			r := &rig{Exporter: e, t: t}
 			began := time.Now()
-			<-time.After(took)
-			e.take(began, &Collection{GPUs: []GPU{{UUID: "a"}}}, nil)
+			<-time.After(took + time.Second) // the driver had to start, which counts for nothing
+			e.take(&Collection{GPUs: []GPU{{UUID: "a"}}, Began: began, Took: took}, nil)
 			kept := 3 * max(DefaultInterval, took)
 			<-time.After(time.Until(began.Add(kept)))
 			if text := r.scrape(); len(of(t, text, "a")) == 0 || single(t, text, "gpu_exporter_up") != 1 {
@@ -333,15 +330,24 @@ func TestAge(t *testing.T) {
 	}
 }
 
+func quietExporter(t *testing.T) *Exporter {
+	t.Helper()
+	e, err := New(Config{Interval: DefaultInterval, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
 // While a machine sleeps, the clock that counts time stands still.
 func TestAgeAfterSleep(t *testing.T) {
 	e := &Exporter{interval: DefaultInterval}
 	now := time.Now()
-	e.last = &snapshot{began: now}
+	e.last = &snapshot{Collection: &Collection{Began: now}}
 	if e.fresh() == nil {
 		t.Error("too old at once")
 	}
-	e.last = &snapshot{began: now.Round(0).Add(-time.Hour)} // of the wall clock alone
+	e.last.Began = now.Round(0).Add(-time.Hour) // of the wall clock alone
 	if e.fresh() != nil {
 		t.Error("an hour by the wall clock, and still shown")
 	}
@@ -515,10 +521,9 @@ func TestParity(t *testing.T) {
 // collectOnce is one round of Run, whose readings stay.
 func (r *rig) collectOnce() {
 	r.interval = time.Hour
-	began := time.Now()
 	c, err := r.source.Collect(context.Background())
 	r.look()
-	r.take(began, c, err)
+	r.take(c, err)
 }
 
 // What is served, to the byte. go test ./internal/gpu -run Golden -update writes
@@ -629,6 +634,56 @@ func TestContract(t *testing.T) {
 	}
 }
 
+// A GPU without a uuid, or with that of another, is known by its place.
+func TestIdentity(t *testing.T) {
+	e := quietExporter(t)
+	e.take(&Collection{Began: time.Now(), GPUs: []GPU{
+		{Index: 0, UUID: "a", BusID: "1"}, {Index: 1, UUID: "a", BusID: "2"}, {Index: 2, BusID: "3"}, {Index: 3}, {Index: -1, Failure: "lost", BusID: "4"},
+	}}, nil)
+	text := (&rig{Exporter: e, t: t}).scrape()
+	for _, want := range []string{`gpu="0",name="",uuid="a"} 1`, `gpu="1",name="",uuid="2"} 1`, `gpu="2",name="",uuid="3"} 1`, `gpu="3",name="",uuid=""} 1`, `gpu="",name="",uuid="4"} 0`} {
+		if !strings.Contains(text, "nvidia_gpu_up{"+want+"\n") {
+			t.Errorf("no %s in\n%s", want, own(text))
+		}
+	}
+}
+
+// After failures the interval is the asked one again.
+func TestPauseAfterRecovery(t *testing.T) {
+	e := quietExporter(t)
+	for range 5 {
+		e.take(nil, fail(Driver, "", "not loaded"))
+	}
+	long := e.pause()
+	e.take(&Collection{Began: time.Now()}, nil)
+	if long != longestPause || e.pause() != DefaultInterval {
+		t.Errorf("%v, then %v", long, e.pause())
+	}
+}
+
+// XID errors keep the labels of a GPU that is gone, and are seen of one that is
+// lost.
+func TestXIDsOfAGPUThatIsGone(t *testing.T) {
+	e := quietExporter(t)
+	r := &rig{Exporter: e, t: t}
+	at := time.UnixMilli(1700000000123)
+	g := GPU{Index: 3, UUID: "a", Name: "n"}
+	e.take(&Collection{Began: time.Now(), GPUs: []GPU{g}}, nil)
+	for _, gpus := range [][]GPU{{g}, {{Index: 3, UUID: "a", Name: "n", Failure: "lost"}}, {}} {
+		e.take(&Collection{Began: time.Now(), GPUs: gpus, Faults: []Fault{{"a", 79, at}}}, nil)
+	}
+	e.take(&Collection{Faults: []Fault{{"a", 79, at}}}, fail(Timeout, "", "no answer"))
+	text := r.scrape()
+	for _, want := range []string{
+		`nvidia_gpu_xid_errors_total{gpu="3",name="n",uuid="a",xid="79"} 4`,
+		`nvidia_gpu_xid_last_timestamp_seconds{gpu="3",name="n",uuid="a",xid="79"} 1.700000000123e+09`,
+	} {
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("no %s in\n%s", want, own(text))
+		}
+	}
+}
+
 // No series twice, in no order of labels, whatever GPUs call themselves.
 func TestNoSeriesTwice(t *testing.T) {
 	for name, gpus := range map[string][]GPU{
@@ -640,11 +695,8 @@ func TestNoSeriesTwice(t *testing.T) {
 		"lost and not told":    {{Index: 0, UUID: "a"}, {Index: 1, Failure: "lost"}, {Index: 2, Failure: "lost"}},
 		"the same index twice": {{Index: 0, UUID: "a"}, {Index: 0, UUID: "b"}},
 	} {
-		e, err := New(Config{Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.take(time.Now(), &Collection{GPUs: slices.Clone(gpus)}, nil)
+		e := quietExporter(t)
+		e.take(&Collection{GPUs: slices.Clone(gpus), Began: time.Now()}, nil)
 		list, err := e.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -886,7 +938,7 @@ func TestPaths(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	for _, cfg := range []Config{{Source: "dcgm"}, {Interval: time.Millisecond}, {Interval: -1}, {Interval: time.Hour}} {
+	for _, cfg := range []Config{{Source: "dcgm", Interval: time.Second}, {}, {Interval: time.Millisecond}, {Interval: -1}, {Interval: time.Hour}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}

@@ -26,6 +26,7 @@ import (
 //	fail nvmlDeviceGetTemperature 3      it returns 3; a third word: for that place alone
 //	hang nvmlDeviceGetPowerUsage         it never returns; a second word: …
 //	crash nvmlDeviceGetPowerUsage        it crashes; a second word: …
+//	slow nvmlInit_v2 300                 it takes 300 ms; a third word: for that place alone
 //	noise TEXT                           nvmlInit_v2 prints TEXT on stdout and stderr
 //	smi …                                for nvidia-smi alone: see obey in its main.go
 //

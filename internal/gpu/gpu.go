@@ -62,8 +62,12 @@ type Collection struct {
 	Driver  string // version; empty: not told
 	Library string // path of what was asked: a library, or a program
 	Instead string // why it was asked instead of a better source; empty: it is the best, or alone
-	GPUs    []GPU  // in the driver's order
-	Faults  []Fault
+	// Began is when the reading began, and Took how long it took: without the
+	// start of a driver, for which no reading is to live longer.
+	Began  time.Time
+	Took   time.Duration
+	GPUs   []GPU // in the driver's order
+	Faults []Fault
 }
 
 // Source reads the GPUs of this machine.

@@ -16,10 +16,11 @@ const (
 
 // journal writes what changes into the log, and nothing that stays as it is.
 type journal struct {
-	log   *slog.Logger
-	state string               // of the source
-	gpus  map[string]string    // failure by uuid; empty: it is read
-	said  map[string]time.Time // lines, by what they are about
+	log    *slog.Logger
+	state  string               // of the source
+	gpus   map[string]string    // failures, by GPU; empty: it is read
+	absurd map[string]bool      // what GPUs tell and cannot be
+	said   map[string]time.Time // lines, by what they are about
 }
 
 // say writes a line, unless the same was written a moment ago: about tells the
@@ -68,7 +69,7 @@ func (j *journal) tell(c *Collection, err error, devices int) {
 
 func (j *journal) failed(e *Error, state string, devices int) {
 	if e.Reason == NoDriver && devices == 0 {
-		j.say(slog.LevelInfo, "no NVIDIA GPU is in this machine; it goes on looking", state, "driver", e.Text)
+		j.say(slog.LevelInfo, "no NVIDIA GPU is on this machine's PCI bus; it goes on looking", state, "driver", e.Text)
 		return
 	}
 	args := []any{"reason", e.Reason, "error", e.Text}
@@ -78,25 +79,48 @@ func (j *journal) failed(e *Error, state string, devices int) {
 	j.say(slog.LevelWarn, "GPUs cannot be read; it tries again and again", state, args...)
 }
 
+// absurdity adds what a GPU tells and cannot be, and writes a line if that is new.
+func (j *journal) absurdity(to map[string]bool, g *GPU, q Quantity, v int64) {
+	key := g.key() + string(q)
+	to[key] = true
+	if j.absurd[key] {
+		return
+	}
+	id := []any{"gpu", g.Index, "uuid", g.UUID, "quantity", q}
+	if v != garbled {
+		id = append(id, "value", v)
+	}
+	j.say(slog.LevelWarn, "a GPU tells what cannot be; it is not shown", key, id...)
+}
+
+// key tells a GPU from others.
+func (g GPU) key() string {
+	if g.UUID != "" {
+		return g.UUID
+	}
+	return fmt.Sprint("index ", g.Index)
+}
+
 // changes are those of single GPUs.
 func (j *journal) changes(c *Collection, went bool) {
 	now := map[string]string{}
 	for _, g := range c.GPUs {
-		now[g.UUID] = g.Failure
-		before, known := j.gpus[g.UUID]
+		key := g.key()
+		now[key] = g.Failure
+		before, known := j.gpus[key]
 		id := []any{"gpu", g.Index, "uuid", g.UUID, "name", g.Name}
 		switch {
 		case g.Failure != "" && g.Failure != before:
-			j.say(slog.LevelWarn, "a GPU cannot be read", g.UUID+g.Failure, append(id, "error", g.Failure)...)
+			j.say(slog.LevelWarn, "a GPU cannot be read", key+g.Failure, append(id, "error", g.Failure)...)
 		case g.Failure == "" && before != "":
-			j.say(slog.LevelInfo, "a GPU is read again", g.UUID, id...)
+			j.say(slog.LevelInfo, "a GPU is read again", key, id...)
 		case went && !known:
-			j.say(slog.LevelInfo, "a GPU has come", g.UUID, id...)
+			j.say(slog.LevelInfo, "a GPU has come", key, id...)
 		}
 	}
-	for uuid := range j.gpus {
-		if _, ok := now[uuid]; !ok {
-			j.say(slog.LevelWarn, "a GPU is gone", uuid, "uuid", uuid)
+	for key := range j.gpus {
+		if _, ok := now[key]; !ok {
+			j.say(slog.LevelWarn, "a GPU is gone", key, "uuid", key)
 		}
 	}
 	j.gpus = now

@@ -61,7 +61,7 @@ var gpuMetrics = []struct {
 	{ECCCorrected, "ecc_corrected_errors_total", counter, 1, "Memory errors that ECC has corrected in the card's life."},
 	{ECCUncorrected, "ecc_uncorrected_errors_total", counter, 1, "Memory errors that ECC could not correct in the card's life."},
 	{MIG, "mig_enabled", gauge, 1, "1 if the GPU is partitioned (MIG): there is no duty cycle then. Else 0."},
-	{RecoveryAction, "recovery_action", gauge, 1, "What the driver wants done: 0 nothing, 1 reset the GPU, 2 reboot, 3 drain P2P, 4 drain and reset."},
+	{RecoveryAction, "recovery_action", gauge, 1, "What the driver wants done: 0 nothing, 1 reset the GPU, 2 reboot, 3 drain P2P, 4 drain and reset, 5 recover the IMEX domain, 6 reset the bus, 7 reboot the system."},
 }
 
 // families are metrics as Prometheus reads them. They are made by hand, and the
@@ -155,8 +155,8 @@ func (e *Exporter) health(up bool) []*dto.MetricFamily {
 	}
 	own("up", "1 while there are readings that are not too old, else 0.", gauge, oneIf(up))
 	if s := e.last; s != nil {
-		own("last_success_timestamp_seconds", "When the last collection that succeeded began.", gauge, seconds(s.began))
-		own("collection_duration_seconds", "How long the last collection that succeeded took.", gauge, s.took.Seconds())
+		own("last_success_timestamp_seconds", "When the last collection that succeeded began.", gauge, seconds(s.Began))
+		own("collection_duration_seconds", "How long the last collection that succeeded took.", gauge, s.Took.Seconds())
 		if up {
 			own("source_info", "Always 1; the labels tell where the readings come from.", gauge, 1, "driver_version", s.Driver, "source", s.Source)
 		}
@@ -205,6 +205,9 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
+// garbled stands for what is no number.
+const garbled = math.MinInt64
+
 // weigh drops what cannot be, and returns it.
 func (g *GPU) weigh() map[Quantity]int64 {
 	out := map[Quantity]int64{}
@@ -226,7 +229,7 @@ func (g *GPU) weigh() map[Quantity]int64 {
 		}
 	}
 	for _, q := range g.Garbled {
-		out[q] = math.MinInt64
+		out[q] = garbled
 	}
 	return out
 }

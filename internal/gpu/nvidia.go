@@ -15,6 +15,7 @@ func throttle(mask uint64) map[string]bool {
 	for i, name := range []string{
 		"gpu_idle", "applications_clocks_setting", "sw_power_cap", "hw_slowdown", "sync_boost",
 		"sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "display_clock_setting",
+		"board_limit", "reliability",
 	} {
 		reasons[name] = mask&(1<<i) != 0
 	}

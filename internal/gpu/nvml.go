@@ -16,12 +16,16 @@ const (
 	// answerTimeout is how long the worker may take for all GPUs. It is
 	// milliseconds; a driver that starts contexts on many GPUs may hold it up.
 	answerTimeout = 5 * time.Second
-	// initTimeout is the same for its first answer: without persistence mode the
-	// driver starts each GPU, which takes a second or two.
+	// initTimeout is how long it may take to be ready: without persistence mode
+	// the driver starts each GPU, which takes a second or two.
 	initTimeout = time.Minute
 	// renewAfter is after how many collections with a failed GPU the library is
-	// opened anew: one that was lost and is back is not seen before.
-	renewAfter = 15
+	// opened anew, since one that is back is not seen before; then twice as many,
+	// and so on, up to renewAtMost: it may take long to open.
+	renewAfter  = 15
+	renewAtMost = 64 * renewAfter
+	// answerLimit is the longest line of a worker; 256 GPUs need 180 kB.
+	answerLimit = 256 << 10
 )
 
 // nvmlSource asks NVML in a worker: a child, since calls into the driver can
@@ -29,14 +33,16 @@ const (
 type nvmlSource struct {
 	kids    *children
 	worker  *worker // nil: none runs
-	failing int     // collections in a row with a failed GPU
+	known   []GPU   // in the collection before
+	failing int     // collections in a row with a failed GPU, since the worker began
+	patient int     // how many of them there may be
 
 	answer, init time.Duration // timeouts
 	env          []string      // of the worker, beside this process's
 }
 
 func newNVML(kids *children) *nvmlSource {
-	return &nvmlSource{kids: kids, answer: answerTimeout, init: initTimeout}
+	return &nvmlSource{kids: kids, patient: renewAfter, answer: answerTimeout, init: initTimeout}
 }
 
 // worker is the parent's side of a worker.
@@ -48,8 +54,9 @@ type worker struct {
 	said    *said // on stdout and stderr, since its last answer
 }
 
-// message is a line from the worker: one of the three.
+// message is a line from the worker: one of the four.
 type message struct {
+	Ready      bool        `json:",omitempty"`
 	Fault      *Fault      `json:",omitempty"`
 	Collection *Collection `json:",omitempty"`
 	Error      *Error      `json:",omitempty"`
@@ -58,28 +65,61 @@ type message struct {
 // Collect asks the worker. With an error the collection is nil, or holds faults
 // alone.
 func (s *nvmlSource) Collect(ctx context.Context) (*Collection, error) {
-	if s.failing > 0 && s.failing%renewAfter == 0 {
+	if s.failing >= s.patient {
 		s.Close() // not before: until now it kept the driver's events
+		s.failing, s.patient = 0, min(2*s.patient, renewAtMost)
 	}
-	timeout := s.answer
 	if s.worker == nil {
-		w, err := s.start()
-		if err != nil {
+		if err := s.open(ctx); err != nil {
 			return nil, err
 		}
-		s.worker, timeout = w, s.init
 	}
-	faults, c, err := s.worker.collect(ctx, timeout)
+	began := time.Now()
+	faults, c, err := s.worker.collect(ctx, s.answer)
 	if err != nil {
 		s.Close()
 		return &Collection{Source: "nvml", Faults: faults}, err
 	}
-	c.Faults = faults
-	s.failing++
-	if !slices.ContainsFunc(c.GPUs, func(g GPU) bool { return g.Failure != "" }) {
-		s.failing = 0
+	c.Began, c.Faults = began, faults
+	if slices.ContainsFunc(c.GPUs, func(g GPU) bool { return g.Failure != "" }) {
+		s.failing++
+	} else {
+		s.failing, s.patient = 0, renewAfter
 	}
+	s.recognise(c.GPUs)
 	return c, nil
+}
+
+// recognise gives GPUs of which there is nothing but an index the identity of
+// those that had it in the collection before.
+func (s *nvmlSource) recognise(gpus []GPU) {
+	for i := range gpus {
+		g := &gpus[i]
+		if g.Failure == "" || g.UUID != "" || g.BusID != "" {
+			continue
+		}
+		for _, k := range s.known {
+			elsewhere := slices.ContainsFunc(gpus, func(g GPU) bool { return g.UUID == k.UUID })
+			if k.Index == g.Index && !elsewhere {
+				g.UUID, g.Name, g.BusID = k.UUID, k.Name, k.BusID
+			}
+		}
+	}
+	s.known = gpus
+}
+
+// open starts a worker and waits until it is ready.
+func (s *nvmlSource) open(ctx context.Context) error {
+	w, err := s.start()
+	if err != nil {
+		return err
+	}
+	if _, err := w.next(ctx, s.init); err != nil {
+		w.close()
+		return err
+	}
+	s.worker = w
+	return nil
 }
 
 func (s *nvmlSource) Close() {
@@ -102,7 +142,7 @@ func (s *nvmlSource) start() (*worker, error) {
 	}
 	defer askRead.Close()
 	defer answersWrite.Close()
-	w := &worker{ask: ask, answers: answers, lines: bufio.NewReader(answers), said: &said{}}
+	w := &worker{ask: ask, answers: answers, lines: bufio.NewReaderSize(answers, answerLimit), said: &said{}}
 	cmd := exec.Command(self(), workerName)
 	cmd.Args[0] = os.Args[0] // for those who look at the list of processes
 	// One thread and a small heap suffice.
@@ -128,34 +168,42 @@ func (w *worker) close() {
 
 // collect asks once. Faults count, whatever comes after them.
 func (w *worker) collect(ctx context.Context, timeout time.Duration) (faults []Fault, c *Collection, err error) {
-	w.answers.SetReadDeadline(time.Now().Add(timeout))
-	stop := context.AfterFunc(ctx, func() { w.answers.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, err := w.ask.Write([]byte{'\n'}); err != nil {
-		return nil, nil, w.crashed()
-	}
+	w.ask.Write([]byte{'\n'}) // an error is that of a worker which says no more
 	for {
-		line, err := w.lines.ReadBytes('\n')
+		m, err := w.next(ctx, timeout)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return faults, nil, fail(Timeout, "see dmesg for Xid and NVRM lines", "NVML did not answer within %v", timeout)
 		case err != nil:
-			return faults, nil, w.crashed()
-		}
-		var m message
-		if err := json.Unmarshal(line, &m); err != nil {
-			return faults, nil, fail(Malformed, "", "the NVML worker's answer cannot be read: %v", err)
-		}
-		switch {
+			return faults, nil, err
 		case m.Fault != nil:
 			faults = append(faults, *m.Fault)
-		case m.Error != nil:
-			return faults, nil, m.Error
 		case m.Collection != nil:
 			w.said.empty()
 			return faults, m.Collection, nil
 		}
 	}
+}
+
+// next is what the worker says next; that it has failed is an error.
+func (w *worker) next(ctx context.Context, timeout time.Duration) (m message, err error) {
+	w.answers.SetReadDeadline(time.Now().Add(timeout))
+	stop := context.AfterFunc(ctx, func() { w.answers.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := w.lines.ReadSlice('\n')
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return m, fail(Timeout, "see dmesg for Xid and NVRM lines", "NVML did not answer within %v", timeout)
+	case errors.Is(err, bufio.ErrBufferFull):
+		return m, fail(Malformed, "", "an answer of the NVML worker has no end")
+	case err != nil:
+		return m, w.crashed()
+	}
+	if err := json.Unmarshal(line, &m); err != nil {
+		return m, fail(Malformed, "", "an answer of the NVML worker cannot be read: %v", err)
+	}
+	if m.Error != nil {
+		return m, m.Error
+	}
+	return m, nil
 }
 
 // runtimeCrash is the line of a Go program's last words that says why.

@@ -44,7 +44,7 @@ const (
 	unsignedInt    = 1 // of a field's value
 	xidEvent       = 8
 
-	maxGPUs         = 1024
+	maxGPUs         = 256
 	maxEventsAtOnce = 1000
 )
 
@@ -128,7 +128,19 @@ func openNVML() (*nvml, *Error) {
 	if n.call("nvmlEventSetCreate", uintptr(unsafe.Pointer(&n.events))) != success {
 		n.events = 0
 	}
+	n.wake()
 	return n, nil
+}
+
+// wake starts the GPUs: what the library does when it is first asked for one,
+// and what may take seconds.
+func (n *nvml) wake() {
+	var count uint32
+	var device uintptr
+	n.call("nvmlDeviceGetCount_v2", uintptr(unsafe.Pointer(&count)))
+	for i := range min(count, maxGPUs) {
+		n.call("nvmlDeviceGetHandleByIndex_v2", uintptr(i), uintptr(unsafe.Pointer(&device)))
+	}
 }
 
 // load finds the library. What is there and cannot be loaded is told rather

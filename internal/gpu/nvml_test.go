@@ -218,6 +218,7 @@ func TestNVML(t *testing.T) {
 			Throttle: map[string]bool{
 				"gpu_idle": false, "applications_clocks_setting": false, "sw_power_cap": true, "hw_slowdown": false, "sync_boost": false,
 				"sw_thermal_slowdown": false, "hw_thermal_slowdown": true, "hw_power_brake_slowdown": false, "display_clock_setting": false,
+				"board_limit": false, "reliability": false,
 			},
 		},
 		{
@@ -229,6 +230,7 @@ func TestNVML(t *testing.T) {
 			Throttle: map[string]bool{
 				"gpu_idle": true, "applications_clocks_setting": false, "sw_power_cap": false, "hw_slowdown": false, "sync_boost": false,
 				"sw_thermal_slowdown": false, "hw_thermal_slowdown": false, "hw_power_brake_slowdown": false, "display_clock_setting": false,
+				"board_limit": false, "reliability": false,
 			},
 		},
 	})
@@ -245,21 +247,20 @@ func TestNVMLLostGPU(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		name     string
-		lines    []string
-		why      string
-		identity bool // NVML tells which it is, or has told it
+		name  string
+		lines []string
+		why   string
 	}{
-		{"lost", []string{"lost 3"}, "GPU is lost", true},
-		{"lost in the midst of it", []string{"fail nvmlDeviceGetEnforcedPowerLimit 15 3"}, "GPU is lost", true},
-		{"lost at the last call", []string{"fail nvmlDeviceGetFieldValues 15 3"}, "GPU is lost", true},
-		{"lost beside other errors", []string{"fail nvmlDeviceGetUtilizationRates 999 3", "fail nvmlDeviceGetPowerUsage 15 3"}, "GPU is lost", true},
-		{"to be reset", []string{"fail nvmlDeviceGetTemperature 16 3"}, "GPU requires a reset", true},
-		{"unknown error", all, "unknown error", true},
-		{"no handle: lost", []string{"fail nvmlDeviceGetHandleByIndex_v2 15 3"}, "GPU is lost", false},
-		{"no handle: unknown error", []string{"fail nvmlDeviceGetHandleByIndex_v2 999 3"}, "unknown error", false},
-		{"no handle: no permission", []string{"fail nvmlDeviceGetHandleByIndex_v2 4 3"}, "no permission", false},
-		{"no handle: another", []string{"fail nvmlDeviceGetHandleByIndex_v2 21 3"}, "Unknown Error (NVML error 21)", false},
+		{"lost", []string{"lost 3"}, "GPU is lost"},
+		{"lost in the midst of it", []string{"fail nvmlDeviceGetEnforcedPowerLimit 15 3"}, "GPU is lost"},
+		{"lost at the last call", []string{"fail nvmlDeviceGetFieldValues 15 3"}, "GPU is lost"},
+		{"lost beside other errors", []string{"fail nvmlDeviceGetUtilizationRates 999 3", "fail nvmlDeviceGetPowerUsage 15 3"}, "GPU is lost"},
+		{"to be reset", []string{"fail nvmlDeviceGetTemperature 16 3"}, "GPU requires a reset"},
+		{"unknown error", all, "unknown error"},
+		{"no handle: lost", []string{"fail nvmlDeviceGetHandleByIndex_v2 15 3"}, "GPU is lost"},
+		{"no handle: unknown error", []string{"fail nvmlDeviceGetHandleByIndex_v2 999 3"}, "unknown error"},
+		{"no handle: no permission", []string{"fail nvmlDeviceGetHandleByIndex_v2 4 3"}, "no permission"},
+		{"no handle: another", []string{"fail nvmlDeviceGetHandleByIndex_v2 21 3"}, "Unknown Error (NVML error 21)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -272,12 +273,12 @@ func TestNVMLLostGPU(t *testing.T) {
 
 			m.write(append(test.lines, healthy...)...)
 			broken := slices.Clone(want)
-			if broken[place] = lost(want[place], test.why); !test.identity {
-				broken[place] = GPU{Index: place, Failure: test.why}
-			}
+			broken[place] = lost(want[place], test.why)
 			for range 2 {
 				inOrder(t, mustCollect(t, s).GPUs, broken)
 			}
+			s.Close() // another worker has never known who it was
+			inOrder(t, mustCollect(t, s).GPUs, broken)
 
 			m.write(healthy...)
 			inOrder(t, mustCollect(t, s).GPUs, want)
@@ -285,7 +286,7 @@ func TestNVMLLostGPU(t *testing.T) {
 	}
 }
 
-// A worker that has never seen it otherwise cannot tell which one is lost.
+// Where it was never seen otherwise, nobody can tell which one is lost.
 func TestNVMLLostFromTheBeginning(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -347,6 +348,7 @@ func TestNVMLNoIdentity(t *testing.T) {
 				mustCollect(t, s)
 				m.write(append(lines, "xid 0 79")...)
 				got := mustCollect(t, s)
+				got.Began, got.Took = time.Time{}, 0
 				for i := range got.Faults {
 					got.Faults[i].Time = time.Time{} // another test's
 				}
@@ -616,7 +618,7 @@ func TestNVMLHangs(t *testing.T) {
 					mustCollect(t, s)
 					k, s.answer = s.worker.child, short
 				} else {
-					s.init = short
+					s.init, s.answer = short, short
 				}
 				m.write(append(gpus(2), "hang "+function)...)
 				began := time.Now()
@@ -624,14 +626,14 @@ func TestNVMLHangs(t *testing.T) {
 				if took := time.Since(began); took < short || took > short+termGrace+killGrace {
 					t.Errorf("it took %v", took)
 				}
-				if err.Text != "NVML did not answer within 150ms" || err.Cure == "" || c == nil || len(c.GPUs) != 0 {
+				if err.Text != "NVML did not answer within 150ms" || err.Cure == "" || c != nil && len(c.GPUs) != 0 {
 					t.Errorf("%+v, %+v", c, err)
 				}
 				noneLeft(t, s, m)
 				if k != nil && (k.killed || !reaped(k)) { // which the worker, unlike the kernel, never needs
 					t.Errorf("killed %v, gone %v", k.killed, reaped(k))
 				}
-				s.init = initTimeout
+				s.init, s.answer = initTimeout, answerTimeout
 				m.write(gpus(2)...)
 				inOrder(t, mustCollect(t, s).GPUs, described(t, gpus(2)...))
 			})
@@ -893,10 +895,11 @@ func TestNVMLRenews(t *testing.T) {
 		{nil, 1, 1}, // counted anew from here
 		{[]string{"lost 1"}, renewAfter, 1},
 		{[]string{"lost 1"}, 1, 2},
-		{[]string{"lost 1"}, renewAfter - 1, 2},
-		{[]string{"lost 1"}, renewAfter, 3},
+		{[]string{"lost 1"}, 2*renewAfter - 1, 2}, // twice as long
+		{[]string{"lost 1"}, 1, 3},
+		{nil, 4*renewAfter + 1, 3},
+		{[]string{"lost 1"}, renewAfter, 3}, // not any more
 		{[]string{"lost 1"}, 1, 4},
-		{nil, 2*renewAfter + 1, 4},
 	} {
 		m.write(append(step.lines, gpus(2)...)...)
 		if collect(step.collections); len(workers) != step.workers {
@@ -1130,4 +1133,19 @@ func TestAuto(t *testing.T) {
 		m.remove()
 		mustFail(t, a, Driver) // which nvidia-smi has from the driver
 	})
+}
+
+// The start of a driver, which may take long, is no part of a reading.
+func TestNVMLStartsSlowly(t *testing.T) {
+	t.Parallel()
+	const start = 400 * time.Millisecond
+	m := newMachine(t)
+	s := newFakeNVML(t, m)
+	s.answer = start / 2
+	m.write(append(gpus(1), fmt.Sprint("slow nvmlInit_v2 ", start.Milliseconds()))...)
+	began := time.Now()
+	c := mustCollect(t, s)
+	if c.Began.Sub(began) < start || c.Took >= start {
+		t.Errorf("the reading began after %v and took %v", c.Began.Sub(began), c.Took)
+	}
 }

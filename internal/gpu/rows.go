@@ -74,14 +74,18 @@ func (g *GPU) read(cells []string, columns []column) {
 	}
 }
 
-// whyLost is why a row's GPU cannot be read, if no cell of the core says else.
+// whyLost is why a row's GPU cannot be read: it requires a reset, and what is told
+// beside that is not measured (0 MiB have been seen); or a cell of the core says
+// that it is lost, and none has a value.
 func whyLost(cells []string, columns []column) string {
-	why := ""
+	why, told := "", false
 	for i, c := range columns {
 		if !c.core {
 			continue
 		}
 		switch unbracketed(cells[i]) {
+		case "gpu requires reset":
+			return "GPU requires a reset"
 		case "gpu is lost":
 			why = "GPU is lost"
 		case "unknown error":
@@ -89,8 +93,11 @@ func whyLost(cells []string, columns []column) string {
 				why = "unknown error"
 			}
 		default:
-			return ""
+			told = told || !absent(cells[i])
 		}
+	}
+	if told {
+		return ""
 	}
 	return why
 }

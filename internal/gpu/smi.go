@@ -83,14 +83,16 @@ const identity = "driver_version,pci.bus_id,uuid,name"
 func (s *smi) Collect(ctx context.Context) (*Collection, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	began := time.Now()
 	a, err := s.all(ctx)
 	if err != nil {
 		return nil, err
 	}
+	took := time.Since(began)
 	if a.code == 9 || a.code == 12 {
 		s.columns = slices.Clone(columns) // the driver that comes may know more
 	}
-	c := &Collection{Source: "nvidia-smi", Driver: a.driver, Library: a.path, GPUs: a.gpus}
+	c := &Collection{Source: "nvidia-smi", Driver: a.driver, Library: a.path, GPUs: a.gpus, Began: began, Took: took}
 	switch {
 	case a.rows == 0 && a.nobody():
 		s.sure = false
@@ -112,8 +114,12 @@ func (s *smi) Collect(ctx context.Context) (*Collection, error) {
 func (s *smi) all(ctx context.Context) (*answer, error) {
 	for {
 		a, err := s.run(ctx, "")
-		if err != nil || a.rows > 0 || !a.refuses() || !s.leaveOut(a.refusedField()) {
+		if err != nil || a.rows > 0 || !a.refuses() {
 			return a, err
+		}
+		if !s.leaveOut(a.refusedField()) {
+			s.columns = slices.Clone(columns) // it was not for the fields
+			return a, nil
 		}
 	}
 }
@@ -156,7 +162,7 @@ func (s *smi) complete(ctx context.Context, a *answer) []GPU {
 		if id == "" {
 			id = k.BusID
 		}
-		g, there := s.one(ctx, id)
+		g, there := s.one(ctx, id, k.BusID)
 		if g.Failure != "" { // of this one, even if it speaks of another
 			g = GPU{Index: k.Index, UUID: k.UUID, Name: k.Name, BusID: k.BusID, Failure: g.Failure}
 		}
@@ -179,7 +185,7 @@ func (s *smi) search(ctx context.Context, gpus []GPU) []GPU {
 		if slices.ContainsFunc(gpus, func(g GPU) bool { return g.Index == n }) {
 			continue
 		}
-		g, there := s.one(ctx, strconv.Itoa(n))
+		g, there := s.one(ctx, strconv.Itoa(n), "")
 		if !there {
 			s.sure = true
 			break
@@ -200,8 +206,9 @@ func (s *smi) search(ctx context.Context, gpus []GPU) []GPU {
 	return gpus
 }
 
-// one asks for one GPU, and tells whether it is there at all.
-func (s *smi) one(ctx context.Context, id string) (GPU, bool) {
+// one asks for one GPU, of a place on the bus if that is known, and tells whether
+// it is there at all.
+func (s *smi) one(ctx context.Context, id, bus string) (GPU, bool) {
 	if ctx.Err() != nil {
 		return failed("no time was left to ask for it"), true
 	}
@@ -211,7 +218,7 @@ func (s *smi) one(ctx context.Context, id string) (GPU, bool) {
 		return failed(err.Error()), true
 	case len(a.gpus) > 0:
 		return a.gpus[0], true
-	case a.says(noDevices):
+	case a.says(noDevices) && place(a.lost, bus) < 0:
 		return GPU{}, false
 	case len(a.lost) > 0:
 		return a.lost[0], true
@@ -349,8 +356,11 @@ func (a *answer) partial() bool {
 
 const noDevices = "No devices were found"
 
-// nobody tells whether there is no GPU, which is no failure.
-func (a *answer) nobody() bool { return (a.code == 0 || a.code == 6) && a.says(noDevices) }
+// nobody tells whether there is no GPU, which is no failure. Where all are lost it
+// says the same, after a line for each.
+func (a *answer) nobody() bool {
+	return (a.code == 0 || a.code == 6) && len(a.lost) == 0 && a.says(noDevices)
+}
 
 func (a *answer) says(text string) bool {
 	return strings.Contains(strings.ToLower(a.text), strings.ToLower(text))

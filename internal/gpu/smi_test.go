@@ -97,6 +97,7 @@ func TestSMI(t *testing.T) {
 		Throttle: map[string]bool{
 			"gpu_idle": false, "applications_clocks_setting": false, "sw_power_cap": true, "hw_slowdown": false, "sync_boost": false,
 			"sw_thermal_slowdown": false, "hw_thermal_slowdown": true, "hw_power_brake_slowdown": false, "display_clock_setting": false,
+			"board_limit": false, "reliability": false,
 		},
 	}})
 	m.write(driverLine, gpuLine(0, "mig=0", "util=87", "memutil=41", "recovery=0"))
@@ -807,4 +808,77 @@ func overlap(a, b map[string]bool) bool {
 		}
 	}
 	return false
+}
+
+// A script that runs the real program, as some systems have it, leaves nobody
+// behind: neither one that hangs nor one that it has not waited for.
+func TestSMIScriptLeavesNobody(t *testing.T) {
+	for name, tt := range map[string]struct {
+		script string
+		reason Reason
+	}{
+		"the program hangs":    {"sleep 86399 & echo $! >>$0.pids; wait", Timeout},
+		"it does not go":       {"(trap '' TERM; while :; do sleep 86399; done) & echo $! >>$0.pids; exit 15", Timeout},
+		"it is not waited for": {"sleep 86399 & echo $! >>$0.pids; exit 15", Malformed},
+		"it exits well":        {"sleep 86399 & echo $! >>$0.pids; exit 0", Malformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := program(t, "", tt.script)
+			s.timeout = 500 * time.Millisecond
+			for range 2 {
+				if err := collectError(t, s); err.Reason != tt.reason {
+					t.Errorf("%+v", err)
+				}
+			}
+			if n := s.kids.stuck(); n != 0 {
+				t.Errorf("%d are stuck", n)
+			}
+			pids, _ := os.ReadFile(s.path + ".pids")
+			if n := len(strings.Fields(string(pids))); n != 2 {
+				t.Fatalf("%d were started", n)
+			}
+			for pid := range strings.FieldsSeq(string(pids)) {
+				stat, err := os.ReadFile("/proc/" + pid + "/stat")
+				if err == nil && !strings.Contains(string(stat), ") Z ") {
+					t.Errorf("left: %s", stat)
+				}
+			}
+		})
+	}
+}
+
+// Where all are lost, nvidia-smi says of each that it is, and then that there is
+// none.
+func TestSMIAllLost(t *testing.T) {
+	for _, code := range []string{"exit 0", "exit 6", "exit 15"} {
+		s := program(t, "Unable to determine the device handle for GPU0: 0000:01:00.0: Unknown Error\nNo devices were found", code)
+		same(t, collect(t, s).GPUs, []GPU{{Index: 0, BusID: "00000000:01:00.0", Failure: "Unknown Error"}})
+	}
+}
+
+// What is told beside a wish for a reset is not measured.
+func TestSMIRequiresReset(t *testing.T) {
+	m := newMachine(t)
+	s := newFakeSMI(t, m)
+	lines := append(gpus(2), "smi cell 1 utilization.gpu [GPU requires reset]", "smi cell 1 power.draw [GPU requires reset]", "smi cell 1 memory.used 0")
+	m.write(lines...)
+	got := collect(t, s).GPUs
+	if got[0].Failure != "" || got[1].Failure != "GPU requires a reset" || len(got[1].Values) != 0 {
+		t.Errorf("%+v", got)
+	}
+	m.write(append(gpus(2), "smi cell 1 utilization.gpu [N/A]", "smi cell 1 memory.used [Unknown Error]", "smi cell 1 memory.total [Unknown Error]",
+		"smi cell 1 temperature.gpu [Unknown Error]", "smi cell 1 power.draw [N/A]")...)
+	if got := collect(t, s).GPUs; got[0].Failure != "" || got[1].Failure != "unknown error" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A run that goes wrong takes no field away for good.
+func TestSMIOneBadRun(t *testing.T) {
+	s := program(t, "", "exit 2") // a shell's, too
+	collectError(t, s)
+	if !slices.EqualFunc(s.columns, columns, func(a, b column) bool { return a.field == b.field }) {
+		t.Errorf("%d of %d fields are left", len(s.columns), len(columns))
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 )
 
 // workerName is the argument that makes a process the worker.
@@ -32,9 +33,9 @@ func Worker() {
 	os.Exit(0)
 }
 
-// work answers a byte with faults and a collection, or with an error, which is
-// its last answer. It ends with the questions, even in the middle of a call that
-// never returns.
+// work says when the library is ready, and then answers a byte with faults and a
+// collection. An error is its last answer. It ends with the questions, even in
+// the middle of a call that never returns.
 func work(ask io.Reader, answers *json.Encoder) {
 	asked := make(chan struct{}, 1)
 	go func() {
@@ -44,16 +45,20 @@ func work(ask io.Reader, answers *json.Encoder) {
 			}
 		}
 	}()
-	<-asked
 	n, err := openNVML()
+	if err == nil {
+		answers.Encode(message{Ready: true})
+	}
 	for err == nil {
+		<-asked
 		for _, f := range n.faults() {
 			answers.Encode(message{Fault: &f}) // at once: what follows may hang
 		}
+		began := time.Now()
 		var c *Collection
 		if c, err = n.collect(); err == nil {
+			c.Took = time.Since(began)
 			answers.Encode(message{Collection: c})
-			<-asked
 		}
 	}
 	answers.Encode(message{Error: err})

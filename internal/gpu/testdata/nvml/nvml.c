@@ -134,14 +134,14 @@ static int load(void)
 		} else if (sscanf(line, "xid %d %llu", &place, &code) == 2 && place >= 0 && place < MAX_GPUS && xid_count < MAX_LINES) {
 			xids[xid_count].place = place;
 			xids[xid_count++].code = code;
-		} else if ((!strncmp(line, "fail ", 5) || !strncmp(line, "hang ", 5) || !strncmp(line, "crash ", 6)) && fault_count < MAX_LINES) {
+		} else if ((!strncmp(line, "fail ", 5) || !strncmp(line, "hang ", 5) || !strncmp(line, "slow ", 5) || !strncmp(line, "crash ", 6)) && fault_count < MAX_LINES) {
 			faults[fault_count++] = line;
 		}
 	}
 	return 1;
 }
 
-// fault does what a fail, hang or crash line asks of this function.
+// fault does what a fail, hang, slow or crash line asks of this function.
 static Return fault(const char *function, int place)
 {
 	for (unsigned int i = 0; i < fault_count; i++) {
@@ -149,11 +149,15 @@ static Return fault(const char *function, int place)
 		int first = -1, second = -1;
 		if (sscanf(faults[i], "%7s %63s %d %d", verb, name, &first, &second) < 2)
 			continue;
-		int where = verb[0] == 'f' ? second : first;
+		int where = verb[0] == 'f' || verb[0] == 's' ? second : first;
 		if (strcmp(name, function) || (where >= 0 && where != place))
 			continue;
 		if (verb[0] == 'f')
 			return (Return)first;
+		if (verb[0] == 's') {
+			usleep((useconds_t)first * 1000);
+			continue;
+		}
 		while (verb[0] == 'h')
 			pause();
 		int *volatile nowhere = NULL;
