@@ -19,11 +19,17 @@ func Check(ctx context.Context, source string, w io.Writer) error {
 	}
 	defer s.Close()
 	c, err := s.Collect(ctx)
-	if n := pciGPUs("/sys"); n >= 0 {
-		fmt.Fprintf(w, "PCI bus  %d NVIDIA %s\n", n, plural(n, "GPU"))
+	devices := pciGPUs("/sys")
+	if devices >= 0 {
+		fmt.Fprintf(w, "PCI bus  %d NVIDIA %s\n", devices, plural(devices, "GPU"))
 	}
 	if err != nil {
-		return explain(err)
+		e := *explain(err)
+		if e.Reason == NoDriver && devices == 0 {
+			e.Text = "none is on the PCI bus; " + e.Text
+			e.Cure = "nothing, if this machine has no NVIDIA GPU; else " + e.Cure
+		}
+		return &e
 	}
 	if c.Instead != "" {
 		fmt.Fprintf(w, "NVML     not used: %s\n", c.Instead)

@@ -81,6 +81,7 @@ type Exporter struct {
 // snapshot is a collection that succeeded. It is not changed any more.
 type snapshot struct {
 	*Collection
+	wall   time.Time                  // Began, by the wall clock alone
 	series func() []*dto.MetricFamily // made when they are first asked for
 }
 
@@ -200,7 +201,7 @@ func (e *Exporter) take(c *Collection, err error) {
 		e.failures[explain(err).Reason]++
 	} else {
 		e.failing = 0
-		e.last = &snapshot{c, sync.OnceValue(func() []*dto.MetricFamily { return c.series(e.vendor) })}
+		e.last = &snapshot{c, c.Began.Round(0), sync.OnceValue(func() []*dto.MetricFamily { return c.series(e.vendor) })}
 	}
 	for _, f := range c.Faults {
 		t := e.xids[xid{f.UUID, f.XID}]
@@ -265,7 +266,7 @@ func (e *Exporter) fresh() *snapshot {
 		return nil
 	}
 	now := time.Now()
-	age := max(now.Sub(s.Began), now.Round(0).Sub(s.Began.Round(0)))
+	age := max(now.Sub(s.Began), now.Sub(s.wall))
 	if age > keptIntervals*max(e.interval, s.Took) {
 		return nil
 	}

@@ -341,13 +341,12 @@ func quietExporter(t *testing.T) *Exporter {
 
 // While a machine sleeps, the clock that counts time stands still.
 func TestAgeAfterSleep(t *testing.T) {
-	e := &Exporter{interval: DefaultInterval}
-	now := time.Now()
-	e.last = &snapshot{Collection: &Collection{Began: now}}
+	e := quietExporter(t)
+	e.take(&Collection{Began: time.Now()}, nil)
 	if e.fresh() == nil {
 		t.Error("too old at once")
 	}
-	e.last.Began = now.Round(0).Add(-time.Hour) // of the wall clock alone
+	e.last.wall = e.last.wall.Add(-time.Hour)
 	if e.fresh() != nil {
 		t.Error("an hour by the wall clock, and still shown")
 	}
@@ -834,6 +833,32 @@ func TestJournal(t *testing.T) {
 		}
 		if n := len(lines()); n < 60 || n > 130 {
 			t.Errorf("%d lines in an hour of a GPU that comes and goes", n)
+		}
+	})
+}
+
+// A GPU that tells nonsense all the time is told of once, until it is well.
+func TestAbsurdIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, log := quietExporter(t), &buffer{}
+		e.journal.log = slog.New(slog.NewTextHandler(log, nil))
+		tell := func(hot, cold int64) {
+			e.take(&Collection{Began: time.Now(), GPUs: []GPU{
+				{UUID: "a", Values: map[Quantity]int64{Temperature: hot}}, {UUID: "b", Values: map[Quantity]int64{Temperature: cold}, Garbled: []Quantity{Power}},
+			}}, nil)
+			<-time.After(time.Minute)
+		}
+		lines := func() int { return strings.Count(log.String(), "a GPU tells what cannot be") }
+		for range 60 {
+			tell(255, 20)
+		}
+		if n := lines(); n != 2 || !strings.Contains(log.String(), "quantity=temperature value=255") || !strings.Contains(log.String(), "uuid=b quantity=power\n") {
+			t.Errorf("%d lines of two absurdities:\n%s", n, log)
+		}
+		tell(20, 20)
+		tell(255, 20)
+		if n := lines(); n != 3 {
+			t.Errorf("%d lines after it was well and fell ill again:\n%s", n, log)
 		}
 	})
 }
