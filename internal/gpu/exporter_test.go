@@ -824,6 +824,20 @@ func TestJournal(t *testing.T) {
 				t.Errorf("%d: %q; want %q", i, got, tt.want)
 			}
 		}
+		// What is not heard within the minute is said when the minute is over.
+		<-time.After(quiet)
+		j.tell(c(a, b), nil, -1)
+		<-time.After(time.Second)
+		j.tell(c(a, broken), fail(Timeout, "", "no answer"), -1)
+		<-time.After(time.Second)
+		lines()
+		for range 60 {
+			j.tell(c(a, b), nil, -1)
+			<-time.After(time.Second)
+		}
+		if got := lines(); !slices.Equal(got, []string{"GPUs are read"}) {
+			t.Errorf("%q", got)
+		}
 		<-time.After(quiet)
 		for range 1800 { // an hour
 			j.tell(c(a, broken), nil, -1)

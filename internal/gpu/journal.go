@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -23,18 +24,21 @@ type journal struct {
 	said   map[string]time.Time // lines, by what they are about
 }
 
-// say writes a line, unless the same was written a moment ago: about tells the
-// lines of one message apart.
-func (j *journal) say(level slog.Level, message, about string, args ...any) {
+// say writes a line, unless the same was written a moment ago, and reports
+// whether it did: about tells the lines of one message apart. Whoever was not
+// heard tries again at the next collection, so that the last line is always true
+// in the end.
+func (j *journal) say(level slog.Level, message, about string, args ...any) bool {
 	now, key := time.Now(), message+"\x00"+about
 	if t, ok := j.said[key]; ok && now.Sub(t) < quiet {
-		return
+		return false
 	}
 	if j.said == nil || len(j.said) >= mostLines {
 		j.said = map[string]time.Time{}
 	}
 	j.said[key] = now
 	j.log.Log(context.Background(), level, message, args...)
+	return true
 }
 
 // tell writes what a collection has changed. devices are the GPUs on the PCI bus,
@@ -43,40 +47,77 @@ func (j *journal) tell(c *Collection, err error, devices int) {
 	for _, f := range c.Faults {
 		j.say(slog.LevelWarn, "the driver reports an XID error", fmt.Sprint(f.UUID, f.XID), "uuid", f.UUID, "xid", f.XID)
 	}
-	state := "read by " + c.Source + " of " + c.Driver
 	if err != nil {
-		e := explain(err)
-		state = string(e.Reason)
-		if e.Reason == NoDriver || e.Reason == Driver {
-			state += e.Text // what the others say differs from time to time
-		}
-		if state != j.state {
-			j.failed(e, state, devices)
-		}
-		j.state = state
+		j.failed(explain(err), devices)
 		return
 	}
-	if state != j.state {
+	state := "read by " + c.Source + " of " + c.Driver
+	went := state == j.state
+	if !went {
 		args := []any{"source", c.Source, "driver", c.Driver, "gpus", len(c.GPUs)}
 		if c.Instead != "" {
 			args = append(args, "since", c.Instead)
 		}
-		j.say(slog.LevelInfo, "GPUs are read", state, args...)
+		if j.say(slog.LevelInfo, "GPUs are read", state, args...) {
+			j.state = state
+		}
 	}
-	j.changes(c, state == j.state)
-	j.state = state
+	j.changes(c, went)
 }
 
-func (j *journal) failed(e *Error, state string, devices int) {
-	if e.Reason == NoDriver && devices == 0 {
-		j.say(slog.LevelInfo, "no NVIDIA GPU is on this machine's PCI bus; it goes on looking", state, "driver", e.Text)
+func (j *journal) failed(e *Error, devices int) {
+	state := string(e.Reason)
+	if e.Reason == NoDriver || e.Reason == Driver {
+		state += e.Text // what the others say differs from time to time
+	}
+	if state == j.state {
 		return
 	}
-	args := []any{"reason", e.Reason, "error", e.Text}
+	level, message, args := slog.LevelWarn, "GPUs cannot be read; it tries again and again", []any{"reason", e.Reason, "error", e.Text}
 	if e.Cure != "" {
 		args = append(args, "cure", e.Cure)
 	}
-	j.say(slog.LevelWarn, "GPUs cannot be read; it tries again and again", state, args...)
+	if e.Reason == NoDriver && devices == 0 {
+		level, message, args = slog.LevelInfo, "no NVIDIA GPU is on this machine's PCI bus; it goes on looking", []any{"driver", e.Text}
+	}
+	if j.say(level, message, state, args...) {
+		j.state = state
+	}
+}
+
+// changes are those of single GPUs. While it went well before, one that was not
+// there has come.
+func (j *journal) changes(c *Collection, went bool) {
+	now := map[string]string{}
+	for _, g := range c.GPUs {
+		key := g.key()
+		before, known := j.gpus[key]
+		id := []any{"gpu", g.Index, "uuid", g.UUID, "name", g.Name}
+		heard := true
+		switch {
+		case g.Failure != "" && g.Failure != before:
+			heard = j.say(slog.LevelWarn, "a GPU cannot be read", key+g.Failure, append(id, "error", g.Failure)...)
+		case g.Failure == "" && before != "":
+			heard = j.say(slog.LevelInfo, "a GPU is read again", key, id...)
+		case went && !known:
+			heard = j.say(slog.LevelInfo, "a GPU has come", key, id...)
+		}
+		switch {
+		case heard:
+			now[key] = g.Failure
+		case known:
+			now[key] = before
+		}
+	}
+	listed := func(key string) bool {
+		return slices.ContainsFunc(c.GPUs, func(g GPU) bool { return g.key() == key })
+	}
+	for key, failure := range j.gpus {
+		if !listed(key) && !j.say(slog.LevelWarn, "a GPU is gone", key, "uuid", key) {
+			now[key] = failure
+		}
+	}
+	j.gpus = now
 }
 
 // absurdity adds what a GPU tells and cannot be, and writes a line if that is new.
@@ -99,29 +140,4 @@ func (g GPU) key() string {
 		return g.UUID
 	}
 	return fmt.Sprint("index ", g.Index)
-}
-
-// changes are those of single GPUs.
-func (j *journal) changes(c *Collection, went bool) {
-	now := map[string]string{}
-	for _, g := range c.GPUs {
-		key := g.key()
-		now[key] = g.Failure
-		before, known := j.gpus[key]
-		id := []any{"gpu", g.Index, "uuid", g.UUID, "name", g.Name}
-		switch {
-		case g.Failure != "" && g.Failure != before:
-			j.say(slog.LevelWarn, "a GPU cannot be read", key+g.Failure, append(id, "error", g.Failure)...)
-		case g.Failure == "" && before != "":
-			j.say(slog.LevelInfo, "a GPU is read again", key, id...)
-		case went && !known:
-			j.say(slog.LevelInfo, "a GPU has come", key, id...)
-		}
-	}
-	for key := range j.gpus {
-		if _, ok := now[key]; !ok {
-			j.say(slog.LevelWarn, "a GPU is gone", key, "uuid", key)
-		}
-	}
-	j.gpus = now
 }
