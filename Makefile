@@ -21,7 +21,7 @@ test:
 
 build: commands
 	cd stack && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o ../bin/vllm-stack .
-commands: # gateway and simulator alone
+commands: # gateway, GPU exporter and simulator alone
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 lint:
