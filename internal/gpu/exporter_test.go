@@ -815,6 +815,9 @@ func TestJournal(t *testing.T) {
 			{c(), fail(Driver, "", "not loaded"), []string{"GPUs cannot be read; it tries again and again"}},
 			{c(), fail(Driver, "", "of another version"), []string{"GPUs cannot be read; it tries again and again"}},
 			{c(a, b), nil, []string{"GPUs are read"}},
+			{c(GPU{Index: 1, Failure: "x"}, GPU{Index: 2, Failure: "y"}), nil, []string{"a GPU cannot be read", "a GPU cannot be read", "a GPU is gone", "a GPU is gone"}},
+			{c(GPU{Index: 1, Failure: "x"}, GPU{Index: 2, Failure: "y"}), nil, nil},
+			{c(a, b), nil, []string{"a GPU has come", "a GPU has come", "a GPU is gone", "a GPU is gone"}},
 			{&Collection{Faults: []Fault{{"a", 79, time.Now()}, {"a", 79, time.Now()}, {"a", 13, time.Now()}}}, fail(Timeout, "", "no answer"),
 				[]string{"the driver reports an XID error", "the driver reports an XID error", "GPUs cannot be read; it tries again and again"}},
 		} {

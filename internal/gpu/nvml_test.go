@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -1147,5 +1148,24 @@ func TestNVMLStartsSlowly(t *testing.T) {
 	c := mustCollect(t, s)
 	if c.Began.Sub(began) < start || c.Took >= start {
 		t.Errorf("the reading began after %v and took %v", c.Began.Sub(began), c.Took)
+	}
+}
+
+// A worker that never ends its line does not fill the memory.
+func TestNVMLEndlessAnswer(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	go func() {
+		for err := error(nil); err == nil; _, err = w.Write(make([]byte, 4096)) {
+		}
+	}()
+	defer w.Close()
+	one := &worker{answers: r, lines: bufio.NewReaderSize(r, answerLimit), said: &said{}}
+	if _, err := one.next(t.Context(), time.Minute); explain(err).Reason != Malformed {
+		t.Errorf("%v", err)
 	}
 }

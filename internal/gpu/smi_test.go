@@ -857,6 +857,21 @@ func TestSMIAllLost(t *testing.T) {
 	}
 }
 
+// Asked for a lost one alone, it says both as well: the GPU is not forgotten.
+func TestSMIAskedForALostOne(t *testing.T) {
+	m := newMachine(t)
+	m.write(gpus(2)...)
+	s := newFakeSMI(t, m)
+	want := collect(t, s).GPUs
+	s.path = program(t, "", `
+case "$*" in
+*--id=*) echo 'Unable to determine the device handle for GPU1: 0000:02:00.0: Unknown Error'; echo 'No devices were found'; exit 6;;
+esac
+`+s.path+` "$@" | head -1; exit 255`).path
+	want[1] = lost(want[1], "Unknown Error")
+	same(t, collect(t, s).GPUs, want)
+}
+
 // What is told beside a wish for a reset is not measured.
 func TestSMIRequiresReset(t *testing.T) {
 	m := newMachine(t)
