@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	runtime.KeepAlive(main) // else go test takes its result from before, when only what main calls has changed
 	var err error
 	if folder, err = os.MkdirTemp("", "vllm-stack"); err != nil {
 		panic(err)
@@ -221,7 +223,9 @@ func TestOwnGPUs(t *testing.T) {
 		}
 	}
 	syscall.Kill(worker, syscall.SIGKILL)
-	p.eventually("another worker reads", func() bool { return p.query(`gpu_exporter_collection_failures_total{reason="crash"}`, "job")["gpu-exporter"] == "1" })
+	p.eventually("another worker reads", func() bool {
+		return p.query(`gpu_exporter_collection_failures_total{reason="crash"}`, "job")["gpu-exporter"] == "1"
+	})
 	p.eventually("it reads again", func() bool { return p.query("gpu_exporter_up", "job")["gpu-exporter"] == "1" })
 	if worker = p.child(); worker == 0 {
 		t.Fatal("no worker")

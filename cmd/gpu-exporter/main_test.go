@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ import (
 var binary, libraryDir, fakeSMIDir string
 
 func TestMain(m *testing.M) {
+	runtime.KeepAlive(main) // else go test takes its result from before, when only what main calls has changed
 	dir, err := os.MkdirTemp("", "gpu-exporter-")
 	if err != nil {
 		panic(err)

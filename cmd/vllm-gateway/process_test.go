@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	runtime.KeepAlive(main) // else go test takes its result from before, when only what main calls has changed
 	dir, err := os.MkdirTemp("", "vllm-gateway")
 	if err != nil {
 		panic(err)

@@ -26,7 +26,7 @@ import (
 //	fail nvmlDeviceGetTemperature 3      it returns 3; a third word: for that place alone
 //	hang nvmlDeviceGetPowerUsage         it never returns; a second word: …
 //	crash nvmlDeviceGetPowerUsage        it crashes; a second word: …
-//	slow nvmlInit_v2 300                 it takes 300 ms; a third word: for that place alone
+//	slow nvmlInit_v2 300                 its first call takes 300 ms
 //	noise TEXT                           nvmlInit_v2 prints TEXT on stdout and stderr
 //	smi …                                for nvidia-smi alone: see obey in its main.go
 //
@@ -135,6 +135,10 @@ func build(t testing.TB, name, source string, compiler ...string) string {
 	dir, err := os.MkdirTemp(fakes.dir, "")
 	if err != nil {
 		t.Fatal(err)
+	}
+	sources, _ := filepath.Glob("testdata/*/*.*")
+	for _, s := range sources {
+		os.Stat(s) // so that go test knows that its result depends on it
 	}
 	path := filepath.Join(dir, name)
 	cmd := exec.Command(compiler[0], append(compiler[1:], "-o", path, source)...)

@@ -1136,18 +1136,49 @@ func TestAuto(t *testing.T) {
 	})
 }
 
-// The start of a driver, which may take long, is no part of a reading.
+// The start of a driver, which may take long, is no part of a reading: neither
+// that of the library nor that of a GPU, which is when it is first asked for.
 func TestNVMLStartsSlowly(t *testing.T) {
 	t.Parallel()
 	const start = 400 * time.Millisecond
+	for _, function := range []string{"nvmlInit_v2", "nvmlDeviceGetHandleByIndex_v2"} {
+		m := newMachine(t)
+		s := newFakeNVML(t, m)
+		s.answer = start / 2
+		m.write(append(gpus(2), fmt.Sprint("slow ", function, " ", start.Milliseconds()))...)
+		began := time.Now()
+		c := mustCollect(t, s)
+		if c.Began.Sub(began) < start || c.Took >= start {
+			t.Errorf("%s: the reading began after %v and took %v", function, c.Began.Sub(began), c.Took)
+		}
+	}
+}
+
+// One that is lost and tells nothing is not taken for another that has moved to
+// another index.
+func TestNVMLIndexMoves(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	s := newFakeNVML(t, m)
-	s.answer = start / 2
-	m.write(append(gpus(1), fmt.Sprint("slow nvmlInit_v2 ", start.Milliseconds()))...)
-	began := time.Now()
-	c := mustCollect(t, s)
-	if c.Began.Sub(began) < start || c.Took >= start {
-		t.Errorf("the reading began after %v and took %v", c.Began.Sub(began), c.Took)
+	m.write(gpus(2)...)
+	want := described(t, gpus(2)...)
+	inOrder(t, mustCollect(t, s).GPUs, want)
+	m.write(gpuLine(2), gpuLine(0), "fail nvmlDeviceGetHandleByIndex_v2 15 0")
+	want[0].Index = 1
+	inOrder(t, mustCollect(t, s).GPUs, []GPU{{Index: 0, Failure: "GPU is lost"}, want[0]})
+}
+
+// What a child leaves behind is ended before another may start, also if it does
+// not want to go.
+func TestChildLeavesNobody(t *testing.T) {
+	t.Parallel()
+	kids := &children{}
+	k, err := kids.start(exec.Command("sh", "-c", "(trap '' TERM; while :; do sleep 86399; done) & exit 0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !k.goneWithin(20*time.Second) || !k.killed || kids.stuck() != 0 {
+		t.Errorf("killed %v, %d stuck", k.killed, kids.stuck())
 	}
 }
 

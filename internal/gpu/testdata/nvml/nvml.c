@@ -149,13 +149,15 @@ static Return fault(const char *function, int place)
 		int first = -1, second = -1;
 		if (sscanf(faults[i], "%7s %63s %d %d", verb, name, &first, &second) < 2)
 			continue;
-		int where = verb[0] == 'f' || verb[0] == 's' ? second : first;
+		int where = verb[0] == 'f' ? second : verb[0] == 's' ? -1 : first;
 		if (strcmp(name, function) || (where >= 0 && where != place))
 			continue;
 		if (verb[0] == 'f')
 			return (Return)first;
 		if (verb[0] == 's') {
-			usleep((useconds_t)first * 1000);
+			static int slept; // it is the first call that starts a GPU
+			if (!slept++)
+				usleep((useconds_t)first * 1000);
 			continue;
 		}
 		while (verb[0] == 'h')
