@@ -227,7 +227,7 @@ func TestCommandLine(t *testing.T) {
 		"check":             {two, []string{"check"}, "", 0, []string{"nvml (" + libraryDir + "/libnvidia-ml.so.1)", "570.86.15", "GPUs     2", "NVIDIA H200", "80 %", "20.0 of 140.4 GiB", "64 °C", "312 of 700 W"}},
 		"check nvidia-smi":  {two, []string{"check", "--source", "nvidia-smi"}, "", 0, []string{"nvidia-smi (" + fakeSMIDir + "/nvidia-smi)", "81 %", "312 of 700 W"}},
 		"check no driver":   {"", []string{"check"}, "", 1, []string{"no GPU can be read", "libnvidia-ml.so.1 is not on this machine", "nvidia-smi is neither in PATH nor", "What to do: "}},
-		"check NVML alone":  {"", []string{"check", "--source", "nvml"}, "", 1, []string{"libnvidia-ml.so.1 is not on this machine", "What to do: install the NVIDIA driver"}},
+		"check NVML alone":  {"", []string{"check", "--source", "nvml"}, "", 1, []string{"libnvidia-ml.so.1 is not on this machine", "install the NVIDIA driver"}},
 		"check not loaded":  {"/nowhere/at/all", []string{"check"}, "", 1, []string{"driver is not loaded", "modprobe"}},
 		"check one is lost": {lost, []string{"check"}, "", 0, []string{"GPUs     2", "80 %", "cannot be read: GPU is lost"}},
 		"check all lost":    {machine(t, 2, "lost 0", "lost 1"), []string{"check"}, "", 1, []string{"GPUs     2", "cannot be read: GPU is lost", "the driver lists 2 and tells nothing of them", "What to do"}},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/memnet"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -953,6 +956,35 @@ func TestScrapesLeaveNothing(t *testing.T) {
 		t.Errorf("%d goroutines and %d files; before %d and %d", g, f, goroutines, files)
 	}
 	r.source.Close()
+}
+
+// A client that does not read what it asked for is cut off.
+func TestClientDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := quietExporter(t)
+		var gpus []GPU
+		for i := range 20000 { // more than any window
+			gpus = append(gpus, GPU{Index: i, UUID: fmt.Sprint(i)})
+		}
+		e.take(&Collection{Began: time.Now(), GPUs: gpus}, nil)
+		var network memnet.Net
+		l, err := network.Listen("exporter:9835")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: e}
+		go server.Serve(l)
+		defer server.Close()
+		conn, err := network.Dial(t.Context(), "tcp", "exporter:9835")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: exporter\r\n\r\n")
+		<-time.After(writeTimeout + time.Second)
+		if read, err := io.Copy(io.Discard, conn); read == 0 || read > 1<<20 {
+			t.Errorf("after %v there were %d bytes more, %v", writeTimeout, read, err)
+		}
+	})
 }
 
 func TestPaths(t *testing.T) {
