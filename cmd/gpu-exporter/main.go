@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -37,7 +36,6 @@ const (
 
 func main() {
 	gpu.Worker()
-	debug.SetGCPercent(50) // of a heap of 2 MB: it is to be small
 	var f flags
 	command := kong.Parse(&f,
 		kong.Name(name),

@@ -49,8 +49,8 @@ const (
 	// longestPause to what.
 	mostBackoff  = 8
 	longestPause = 16 * time.Second
-	// lookAround is how often the PCI bus is looked at.
-	lookAround = 30 * time.Second
+	// lookAround is how often it looks at itself and at the PCI bus.
+	lookAround = 15 * time.Second
 	// writeTimeout is how long an answer may take to be sent.
 	writeTimeout = 30 * time.Second
 )
@@ -60,21 +60,21 @@ type Exporter struct {
 	interval time.Duration
 	source   Source
 	kids     *children
-	sysfs    string // where the kernel's is mounted
-	vendor   string // begins the names of the metrics
-	process  *prometheus.Registry
+	sysfs    string               // where the kernel's is mounted
+	vendor   string               // begins the names of the metrics
+	own      *prometheus.Registry // of this process
 	mux      *http.ServeMux
 
 	mu       sync.Mutex
-	last     *snapshot // of the last collection that succeeded; nil: none has
-	devices  int       // on the PCI bus; -1: not known
+	last     *snapshot           // of the last collection that succeeded; nil: none has
+	process  []*dto.MetricFamily // of this process
+	devices  int                 // on the PCI bus; -1: not known
 	failures map[Reason]int
 	dropped  map[Quantity]int
 	xids     map[xid]*tally
 
 	// Of the collecting goroutine alone.
-	looked  time.Time // at the PCI bus
-	failing int       // collections in a row
+	failing int // collections in a row
 	journal journal
 }
 
@@ -135,8 +135,8 @@ func newSource(name string, kids *children) (Source, error) {
 }
 
 func (e *Exporter) serve(version string) {
-	e.process = prometheus.NewRegistry()
-	e.process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(version))
+	e.own = prometheus.NewRegistry()
+	e.own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(version))
 	e.mux = http.NewServeMux()
 	// Readings of a box are some 50 kB, and are fetched from near by: to compress
 	// them costs more than to send them.
@@ -162,13 +162,16 @@ func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Run collects until ctx ends, and leaves no child behind that can be ended.
 func (e *Exporter) Run(ctx context.Context) {
 	defer e.source.Close()
+	e.look()
+	var looking sync.WaitGroup
+	looking.Go(func() { e.keepLooking(ctx) })
+	defer looking.Wait()
 	for ctx.Err() == nil {
 		began := time.Now()
 		c, err := e.source.Collect(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		e.look()
 		e.take(c, err)
 		next := time.NewTimer(time.Until(began.Add(e.pause())))
 		select {
@@ -217,8 +220,9 @@ func (e *Exporter) take(c *Collection, err error) {
 			t.gpu = g
 		}
 	}
+	devices := e.devices
 	e.mu.Unlock()
-	e.journal.tell(c, err, e.devices)
+	e.journal.tell(c, err, devices)
 }
 
 // identify gives every GPU labels that no other has: to one without a uuid, or
@@ -284,17 +288,29 @@ func (e *Exporter) byUUID(uuid string) (GPU, bool) {
 	return e.last.GPUs[i], true
 }
 
-// look counts the GPUs on the PCI bus, now and then: whether there should be
-// readings at all.
-func (e *Exporter) look() {
-	if !e.looked.IsZero() && time.Since(e.looked) < lookAround {
-		return
+// keepLooking looks now and then, whether or not a source hangs.
+func (e *Exporter) keepLooking(ctx context.Context) {
+	t := time.NewTicker(lookAround)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			e.look()
+		}
 	}
-	n := pciGPUs(e.sysfs)
-	e.looked = time.Now()
+}
+
+// look reads what is not of GPUs: how this process does, and how many GPUs are on
+// the PCI bus, so that there should be readings. Such files take longer to read
+// than all else in a scrape, which is why it is not done there.
+func (e *Exporter) look() {
+	devices := pciGPUs(e.sysfs)
+	process, _ := e.own.Gather() // what can be read is in it, whatever cannot
 	e.mu.Lock()
-	e.devices = n
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	e.devices, e.process = devices, process
 }
 
 // pciGPUs counts NVIDIA's display controllers; -1 if the kernel does not tell.
@@ -305,9 +321,11 @@ func pciGPUs(sysfs string) int {
 	}
 	n := 0
 	for _, path := range vendors {
-		vendor, _ := os.ReadFile(path)
+		if vendor, _ := os.ReadFile(path); strings.TrimSpace(string(vendor)) != "0x10de" {
+			continue
+		}
 		class, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "class"))
-		if strings.TrimSpace(string(vendor)) == "0x10de" && strings.HasPrefix(string(class), "0x03") {
+		if strings.HasPrefix(string(class), "0x03") {
 			n++
 		}
 	}

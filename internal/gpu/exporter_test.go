@@ -585,7 +585,6 @@ func TestContract(t *testing.T) {
 	os.MkdirAll(r.sysfs+"/bus/pci/devices/0000:01:00.0", 0o755)
 	os.WriteFile(r.sysfs+"/bus/pci/devices/0000:01:00.0/vendor", []byte("0x10de\n"), 0o644)
 	os.WriteFile(r.sysfs+"/bus/pci/devices/0000:01:00.0/class", []byte("0x030200\n"), 0o644)
-	r.looked = time.Time{}
 	r.look()
 	text := r.scrape()
 	r.source.Close()

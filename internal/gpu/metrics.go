@@ -66,7 +66,7 @@ var gpuMetrics = []struct {
 
 // families are metrics as Prometheus reads them. They are made by hand, and the
 // part that is of GPUs once a collection: client_golang's way, with checks for
-// each of 500 series at each scrape, takes 10,000 allocations, this one 1,500.
+// each of 600 series at each scrape, takes 10,000 allocations, this one 500.
 type families struct {
 	list []*dto.MetricFamily
 	at   map[string]*dto.MetricFamily
@@ -184,16 +184,15 @@ func (e *Exporter) health(up bool) []*dto.MetricFamily {
 // Gather is prometheus.Gatherer's. It shows what was read last, unless that is
 // too old, and waits for nothing.
 func (e *Exporter) Gather() ([]*dto.MetricFamily, error) {
-	list, err := e.process.Gather()
 	e.mu.Lock()
 	s := e.fresh()
-	list = append(list, e.health(s != nil)...)
+	list := append(e.health(s != nil), e.process...)
 	e.mu.Unlock()
 	if s != nil {
 		list = append(list, s.series()...)
 	}
 	slices.SortFunc(list, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
-	return list, err
+	return list, nil
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
