@@ -56,13 +56,9 @@ func (b *buffer) String() string {
 	return b.buf.String()
 }
 
-// newRig makes an exporter whose source finds the fakes: the library by the
-// linker's path, nvidia-smi by PATH.
+// newRig makes an exporter whose source finds the fakes.
 func newRig(t testing.TB, source string) *rig {
 	m := newMachine(t)
-	t.Setenv("FAKE_GPUS", m.path)
-	t.Setenv("PATH", fakeSMI(t)+":"+os.Getenv("PATH"))
-	t.Setenv("LD_LIBRARY_PATH", fakeNVML(t))
 	r := &rig{t: t, m: m, log: &buffer{}}
 	var err error
 	r.Exporter, err = New(Config{Source: source, Interval: MinInterval, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil))})
@@ -70,7 +66,20 @@ func newRig(t testing.TB, source string) *rig {
 		t.Fatal(err)
 	}
 	r.sysfs = t.TempDir() // whatever is in this machine
+	pointAtFakes(t, r.source, m)
 	return r
+}
+
+func pointAtFakes(t testing.TB, s Source, m *machine) {
+	switch s := s.(type) {
+	case *nvmlSource:
+		s.env = append(m.env(), "LD_LIBRARY_PATH="+fakeNVML(t))
+	case *smi:
+		s.path, s.env = filepath.Join(fakeSMI(t), "nvidia-smi"), m.env()
+	case *auto:
+		pointAtFakes(t, s.nvml, m)
+		pointAtFakes(t, s.smi, m)
+	}
 }
 
 // run runs it until the test ends.
@@ -176,7 +185,7 @@ func TestStuckChild(t *testing.T) {
 			case *nvmlSource:
 				s.answer, hang = 300*time.Millisecond, "hang nvmlDeviceGetPowerUsage"
 			case *smi:
-				s.timeout, hang = 300*time.Millisecond, "smi hang"
+				s.timeout, hang = time.Second, "smi hang" // long enough to be held
 			}
 			r.m.write(gpus(2)...)
 			r.run()
@@ -289,6 +298,7 @@ func holdChild(t *testing.T, pid func() int) (release func()) {
 // At no moment is anything served that is older than three intervals, whatever
 // goes wrong: what is scraped says itself when it was read.
 func TestNeverOld(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "nvml")
 	r.source.(*nvmlSource).answer = 700 * time.Millisecond
 	r.m.write(gpus(2)...)
@@ -363,6 +373,7 @@ func TestOneLostOfEight(t *testing.T) {
 				continue
 			}
 			t.Run(source+mode, func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t, source)
 				r.m.write(gpus(8)...)
 				r.run()
@@ -398,46 +409,49 @@ func TestOneLostOfEight(t *testing.T) {
 // What cannot be is not shown, and counted.
 func TestAbsurd(t *testing.T) {
 	for _, source := range []string{"nvml", "nvidia-smi"} {
-		r := newRig(t, source)
-		r.m.write(gpus(1)...)
-		r.run()
-		r.until("gpu_exporter_up 1")
-		for _, tt := range []struct {
-			line  string
-			gone  []string
-			count string
-		}{
-			{"util=4294967295", []string{"nvidia_gpu_duty_cycle", "nvidia_gpu_utilization_ratio"}, "utilization"},
-			{"util=101", []string{"nvidia_gpu_duty_cycle"}, "utilization"},
-			{"util=-1", []string{"nvidia_gpu_duty_cycle"}, "utilization"},
-			{"memutil=250", []string{"nvidia_gpu_memory_utilization_ratio"}, "memory_utilization"},
-			{"temp=0", []string{"nvidia_gpu_temperature", "nvidia_gpu_temperature_celsius"}, "temperature"},
-			{"temp=255", []string{"nvidia_gpu_temperature"}, "temperature"},
-			{fmt.Sprint("used=", 200<<40), []string{"nvidia_gpu_memory_used_bytes", "nvidia_gpu_memory_total_bytes"}, "memory_used"},
-			{"used=9223372036854775808", []string{"nvidia_gpu_memory_used_bytes"}, "memory_used"},
-			{"total=9223372036854775794", []string{"nvidia_gpu_memory_total_bytes"}, "memory_total"},
-			{"total=0", []string{"nvidia_gpu_memory_total_bytes"}, "memory_total"},
-			{"power=4294967295", []string{"nvidia_gpu_power_usage_milliwatts", "nvidia_gpu_power_usage_watts"}, "power"},
-			{"limit=0", []string{"nvidia_gpu_power_limit_watts"}, "power_limit"},
-			{"sm=4294967295", []string{"nvidia_gpu_sm_clock_hertz"}, "sm_clock"},
-			{"mem=4294967295", []string{"nvidia_gpu_memory_clock_hertz"}, "memory_clock"},
-			{"corrected=18446744073709551615", []string{"nvidia_gpu_ecc_corrected_errors_total"}, "ecc_corrected"},
-			{"uncorrected=9223372036854775808", []string{"nvidia_gpu_ecc_uncorrected_errors_total"}, "ecc_uncorrected"},
-		} {
-			before := r.counter(droppedValues, tt.count)
-			r.m.write(gpuLine(0, tt.line))
-			text := r.untilDropped(tt.count, before)
-			got := of(t, text, firstGPU)
-			for _, name := range tt.gone {
-				if v, ok := got[name]; ok {
-					t.Errorf("%s: %s: %s is %v", source, tt.line, name, v)
-				}
-			}
-			if len(got) < 20 {
-				t.Errorf("%s: %s: only %d series are left", source, tt.line, len(got))
-			}
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, source)
 			r.m.write(gpus(1)...)
-		}
+			r.run()
+			r.until("gpu_exporter_up 1")
+			for _, tt := range []struct {
+				line  string
+				gone  []string
+				count string
+			}{
+				{"util=4294967295", []string{"nvidia_gpu_duty_cycle", "nvidia_gpu_utilization_ratio"}, "utilization"},
+				{"util=101", []string{"nvidia_gpu_duty_cycle"}, "utilization"},
+				{"util=-1", []string{"nvidia_gpu_duty_cycle"}, "utilization"},
+				{"memutil=250", []string{"nvidia_gpu_memory_utilization_ratio"}, "memory_utilization"},
+				{"temp=0", []string{"nvidia_gpu_temperature", "nvidia_gpu_temperature_celsius"}, "temperature"},
+				{"temp=255", []string{"nvidia_gpu_temperature"}, "temperature"},
+				{fmt.Sprint("used=", 200<<40), []string{"nvidia_gpu_memory_used_bytes", "nvidia_gpu_memory_total_bytes"}, "memory_used"},
+				{"used=9223372036854775808", []string{"nvidia_gpu_memory_used_bytes"}, "memory_used"},
+				{"total=9223372036854775794", []string{"nvidia_gpu_memory_total_bytes"}, "memory_total"},
+				{"total=0", []string{"nvidia_gpu_memory_total_bytes"}, "memory_total"},
+				{"power=4294967295", []string{"nvidia_gpu_power_usage_milliwatts", "nvidia_gpu_power_usage_watts"}, "power"},
+				{"limit=0", []string{"nvidia_gpu_power_limit_watts"}, "power_limit"},
+				{"sm=4294967295", []string{"nvidia_gpu_sm_clock_hertz"}, "sm_clock"},
+				{"mem=4294967295", []string{"nvidia_gpu_memory_clock_hertz"}, "memory_clock"},
+				{"corrected=18446744073709551615", []string{"nvidia_gpu_ecc_corrected_errors_total"}, "ecc_corrected"},
+				{"uncorrected=9223372036854775808", []string{"nvidia_gpu_ecc_uncorrected_errors_total"}, "ecc_uncorrected"},
+			} {
+				before := r.counter(droppedValues, tt.count)
+				r.m.write(gpuLine(0, tt.line))
+				text := r.untilDropped(tt.count, before)
+				got := of(t, text, firstGPU)
+				for _, name := range tt.gone {
+					if v, ok := got[name]; ok {
+						t.Errorf("%s: %s: %s is %v", source, tt.line, name, v)
+					}
+				}
+				if len(got) < 20 {
+					t.Errorf("%s: %s: only %d series are left", source, tt.line, len(got))
+				}
+				r.m.write(gpus(1)...)
+			}
+		})
 	}
 }
 
@@ -495,6 +509,7 @@ func TestParity(t *testing.T) {
 		"recovery":  {gpuLine(0, "recovery=4"), gpuLine(1, "recovery=2")},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			texts := map[string]string{}
 			for _, source := range []string{"nvml", "nvidia-smi"} {
 				r := newRig(t, source)
@@ -739,6 +754,7 @@ func TestNoGhosts(t *testing.T) {
 // A driver that comes late is found, one that goes is told, and neither fills
 // the log.
 func TestDriverComesAndGoes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "auto").run()
 	for r.counter("gpu_exporter_collection_failures_total", "driver") < 3 {
 		<-time.After(time.Millisecond)
@@ -894,7 +910,7 @@ func TestNoGPUInMachine(t *testing.T) {
 	} {
 		t.Run(tt.vendor+tt.class, func(t *testing.T) {
 			r := newRig(t, "nvidia-smi")
-			t.Setenv("PATH", t.TempDir())
+			r.source.(*smi).path = filepath.Join(t.TempDir(), "nvidia-smi") // there is none
 			if tt.vendor != "" {
 				dir := r.sysfs + "/bus/pci/devices/0000:01:00.0"
 				os.MkdirAll(dir, 0o755)
@@ -911,6 +927,7 @@ func TestNoGPUInMachine(t *testing.T) {
 
 // However many ask, one process is run for each interval.
 func TestScrapesDoNotFork(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "nvidia-smi")
 	r.m.write(append(gpus(2), "smi delay 200ms")...)
 	r.run()
