@@ -3,9 +3,7 @@ package gpu
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,22 +12,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-
-	"github.com/vllm-gateway/vllm-gateway/internal/memnet"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // rig is an exporter that runs, before a fake machine.
 type rig struct {
@@ -406,262 +398,12 @@ func TestOneLostOfEight(t *testing.T) {
 	}
 }
 
-// What cannot be is not shown, and counted.
-func TestAbsurd(t *testing.T) {
-	for _, source := range []string{"nvml", "nvidia-smi"} {
-		t.Run(source, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, source)
-			r.m.write(gpus(1)...)
-			r.run()
-			r.until("gpu_exporter_up 1")
-			for _, tt := range []struct {
-				line  string
-				gone  []string
-				count string
-			}{
-				{"util=4294967295", []string{"nvidia_gpu_duty_cycle", "nvidia_gpu_utilization_ratio"}, "utilization"},
-				{"util=101", []string{"nvidia_gpu_duty_cycle"}, "utilization"},
-				{"util=-1", []string{"nvidia_gpu_duty_cycle"}, "utilization"},
-				{"memutil=250", []string{"nvidia_gpu_memory_utilization_ratio"}, "memory_utilization"},
-				{"temp=0", []string{"nvidia_gpu_temperature", "nvidia_gpu_temperature_celsius"}, "temperature"},
-				{"temp=255", []string{"nvidia_gpu_temperature"}, "temperature"},
-				{fmt.Sprint("used=", 200<<40), []string{"nvidia_gpu_memory_used_bytes", "nvidia_gpu_memory_total_bytes"}, "memory_used"},
-				{"used=9223372036854775808", []string{"nvidia_gpu_memory_used_bytes"}, "memory_used"},
-				{"total=9223372036854775794", []string{"nvidia_gpu_memory_total_bytes"}, "memory_total"},
-				{"total=0", []string{"nvidia_gpu_memory_total_bytes"}, "memory_total"},
-				{"power=4294967295", []string{"nvidia_gpu_power_usage_milliwatts", "nvidia_gpu_power_usage_watts"}, "power"},
-				{"limit=0", []string{"nvidia_gpu_power_limit_watts"}, "power_limit"},
-				{"sm=4294967295", []string{"nvidia_gpu_sm_clock_hertz"}, "sm_clock"},
-				{"mem=4294967295", []string{"nvidia_gpu_memory_clock_hertz"}, "memory_clock"},
-				{"corrected=18446744073709551615", []string{"nvidia_gpu_ecc_corrected_errors_total"}, "ecc_corrected"},
-				{"uncorrected=9223372036854775808", []string{"nvidia_gpu_ecc_uncorrected_errors_total"}, "ecc_uncorrected"},
-			} {
-				before := r.counter(droppedValues, tt.count)
-				r.m.write(gpuLine(0, tt.line))
-				text := r.untilDropped(tt.count, before)
-				got := of(t, text, firstGPU)
-				for _, name := range tt.gone {
-					if v, ok := got[name]; ok {
-						t.Errorf("%s: %s: %s is %v", source, tt.line, name, v)
-					}
-				}
-				if len(got) < 20 {
-					t.Errorf("%s: %s: only %d series are left", source, tt.line, len(got))
-				}
-				r.m.write(gpus(1)...)
-			}
-		})
-	}
-}
-
-const droppedValues = "gpu_exporter_dropped_values_total"
-
-func (r *rig) counter(name, label string) float64 {
-	r.t.Helper()
-	for _, m := range parse(r.t, r.scrape())[name].Metric {
-		if m.Label[0].GetValue() == label {
-			return m.GetCounter().GetValue()
-		}
-	}
-	r.t.Fatalf("no %s of %s", name, label)
-	return 0
-}
-
-// untilDropped is a scrape in which one more value was dropped, and the others
-// are there.
-func (r *rig) untilDropped(quantity string, before float64) string {
-	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
-		dropped := r.counter(droppedValues, quantity) > before
-		if text := r.scrape(); dropped && single(r.t, text, "gpu_exporter_up") == 1 {
-			return text
-		}
-	}
-	r.t.Fatalf("%s was not counted:\n%s", quantity, own(r.scrape()))
-	return ""
-}
-
-// Both sources serve the same of the same machine, but for what nvidia-smi does
-// not tell.
-func TestParity(t *testing.T) {
-	names := func(t *testing.T, text string) string {
-		text = own(text)
-		for _, line := range []string{`.*gpu_exporter_.*`, `.*energy_joules_total.*`} {
-			text = regexp.MustCompile("(?m)^"+line+"\n").ReplaceAllString(text, "")
-		}
-		return text
-	}
-	for name, lines := range map[string][]string{
-		"none":      {"driver 570.86.15"},
-		"one":       {gpuLine(0)},
-		"pair":      {gpuLine(0, "name=NVIDIA GeForce RTX 3090"), gpuLine(1, "name=NVIDIA GeForce RTX 3090", "power=99990", "reasons=511")},
-		"sixteen":   gpus(16),
-		"sixtyfour": gpus(64),
-		"no ECC":    {gpuLine(0, "-corrected", "-uncorrected", "-mig", "-recovery")},
-		"MIG":       {gpuLine(0, "mig=1"), gpuLine(1)},
-		"unified":   {gpuLine(0, "-total", "-used", "-reserved", "name=NVIDIA GB10")},
-		"bare":      {gpuLine(0, "-util", "-memutil", "-total", "-used", "-reserved", "-power", "-limit", "-energy", "-sm", "-mem", "-reasons", "-corrected", "-uncorrected", "-mig", "-recovery")},
-		"lost":      append(gpus(8), "lost 3"),
-		"same uuid": {gpuLine(0), gpuLine(1, "uuid="+firstGPU)},
-		"no uuid":   {gpuLine(0, "uuid="), gpuLine(1, "uuid=")},
-		"odd name":  {gpuLine(0, `name=NVIDIA "X", 2`+"\xff\x01")},
-		"recovery":  {gpuLine(0, "recovery=4"), gpuLine(1, "recovery=2")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			texts := map[string]string{}
-			for _, source := range []string{"nvml", "nvidia-smi"} {
-				r := newRig(t, source)
-				if name == "lost" {
-					r.m.write(gpus(8)...) // so that they know it
-					r.collectOnce()
-				}
-				r.m.write(lines...)
-				r.collectOnce()
-				texts[source] = names(t, r.scrape())
-				r.source.Close()
-			}
-			if texts["nvml"] != texts["nvidia-smi"] {
-				for _, source := range []string{"nvml", "nvidia-smi"} {
-					for line := range strings.Lines(texts[source]) {
-						if !strings.Contains(texts["nvml"], line) || !strings.Contains(texts["nvidia-smi"], line) {
-							t.Errorf("by %s alone: %s", source, line)
-						}
-					}
-				}
-			}
-		})
-	}
-}
-
 // collectOnce is one round of Run, whose readings stay.
 func (r *rig) collectOnce() {
 	r.interval = time.Hour
 	c, err := r.source.Collect(context.Background())
 	r.look()
 	r.take(c, err)
-}
-
-// What is served, to the byte. go test ./internal/gpu -run Golden -update writes
-// it anew; then read the diff.
-func TestGolden(t *testing.T) {
-	for name, tt := range map[string]struct {
-		source string
-		lines  []string
-	}{
-		"pair":      {"nvml", []string{"driver 550.163.01", gpuLine(0, "name=NVIDIA GeForce RTX 3090", "-corrected", "-uncorrected", "-mig", "-recovery"), gpuLine(1, "name=NVIDIA GeForce RTX 3090", "-corrected", "-uncorrected", "-mig", "-recovery", "reasons=36")}},
-		"smi":       {"nvidia-smi", gpus(1)},
-		"mig":       {"nvml", []string{gpuLine(0, "mig=1")}},
-		"lost":      {"nvml", append(gpus(2), "fail nvmlDeviceGetUtilizationRates 15 1")},
-		"unified":   {"nvidia-smi", []string{gpuLine(0, "-total", "-used", "-reserved", "name=NVIDIA GB10")}},
-		"no-gpu":    {"nvml", []string{"driver 570.86.15"}},
-		"no-driver": {"nvml", nil},
-		"xid":       {"nvml", append(gpus(2), "xid 1 79", "xid 1 79", "xid 0 13")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t, tt.source)
-			if name == "xid" {
-				r.m.write(gpus(2)...)
-				r.collectOnce()
-			}
-			if tt.lines != nil {
-				r.m.write(tt.lines...)
-			}
-			r.collectOnce()
-			r.source.Close()
-			got := own(r.scrape())
-			got = regexp.MustCompile(`(?m)^(\w+_(timestamp|duration)_seconds(\{.*\})?) .*$`).ReplaceAllString(got, "$1 …")
-			got = regexp.MustCompile(`goversion="[^"]*"`).ReplaceAllString(got, `goversion="…"`)
-			path := filepath.Join("testdata", "golden", name+".txt")
-			if *update {
-				os.MkdirAll(filepath.Dir(path), 0o755)
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil || got != string(want) {
-				t.Errorf("%v; -update and git diff show it; got\n%s", err, got)
-			}
-		})
-	}
-}
-
-// Names, types, help, label sets: as the guide has them, as Prometheus likes
-// them, and as docs/metrics.md tells them.
-func TestContract(t *testing.T) {
-	r := newRig(t, "nvml")
-	r.m.write(gpus(2)...)
-	r.collectOnce()
-	r.m.write(append(gpus(2), "xid 1 79")...)
-	r.collectOnce()
-	r.m.remove()
-	os.MkdirAll(r.sysfs+"/bus/pci/devices/0000:01:00.0", 0o755)
-	os.WriteFile(r.sysfs+"/bus/pci/devices/0000:01:00.0/vendor", []byte("0x10de\n"), 0o644)
-	os.WriteFile(r.sysfs+"/bus/pci/devices/0000:01:00.0/class", []byte("0x030200\n"), 0o644)
-	r.look()
-	text := r.scrape()
-	r.source.Close()
-
-	families := parse(t, text)
-	for name, want := range map[string]float64{
-		"nvidia_gpu_duty_cycle": 87, "nvidia_gpu_memory_used_bytes": 20480 << 20, "nvidia_gpu_memory_total_bytes": 143771 << 20,
-		"nvidia_gpu_temperature": of(t, text, firstGPU)["nvidia_gpu_temperature_celsius"], "nvidia_gpu_power_usage_milliwatts": 1000 * of(t, text, firstGPU)["nvidia_gpu_power_usage_watts"],
-	} {
-		if got := of(t, text, firstGPU)[name]; got != want {
-			t.Errorf("%s %v; want %v", name, got, want)
-		}
-	}
-	problems, err := promlint.New(strings.NewReader(text)).Lint()
-	if err != nil || len(problems) > 0 {
-		t.Errorf("promlint: %v, %v", problems, err)
-	}
-
-	doc, err := os.ReadFile("../../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var documented, served []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `((?:nvidia_gpu|gpu_exporter)_\\w+)` \\| (\\w+) \\| ([^|]+) \\| .{10,} \\|$").FindAllStringSubmatch(string(doc), -1) {
-		documented = append(documented, row[1]+" "+row[2]+" "+strings.TrimSpace(row[3]))
-	}
-	for name, family := range families {
-		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
-			continue
-		}
-		var names []string
-		for _, l := range family.Metric[0].Label {
-			names = append(names, l.GetName())
-		}
-		if strings.HasPrefix(name, "nvidia_") && len(names) > 0 { // identity first, as people read it
-			names = append([]string{"gpu", "uuid", "name"}, slices.DeleteFunc(names, func(n string) bool { return slices.Contains([]string{"gpu", "uuid", "name"}, n) })...)
-		}
-		labels := strings.Join(names, ", ")
-		if labels == "" {
-			labels = "–"
-		}
-		served = append(served, name+" "+strings.ToLower(family.GetType().String())+" "+labels)
-	}
-	slices.Sort(documented)
-	slices.Sort(served)
-	if !slices.Equal(documented, served) {
-		t.Errorf("docs/metrics.md:\n%s\nserved:\n%s", strings.Join(documented, "\n"), strings.Join(served, "\n"))
-	}
-}
-
-// A GPU without a uuid, or with that of another, is known by its place.
-func TestIdentity(t *testing.T) {
-	e := quietExporter(t)
-	e.take(&Collection{Began: time.Now(), GPUs: []GPU{
-		{Index: 0, UUID: "a", BusID: "1"}, {Index: 1, UUID: "a", BusID: "2"}, {Index: 2, BusID: "3"}, {Index: 3}, {Index: -1, Failure: "lost", BusID: "4"},
-	}}, nil)
-	text := (&rig{Exporter: e, t: t}).scrape()
-	for _, want := range []string{`gpu="0",name="",uuid="a"} 1`, `gpu="1",name="",uuid="2"} 1`, `gpu="2",name="",uuid="3"} 1`, `gpu="3",name="",uuid=""} 1`, `gpu="",name="",uuid="4"} 0`} {
-		if !strings.Contains(text, "nvidia_gpu_up{"+want+"\n") {
-			t.Errorf("no %s in\n%s", want, own(text))
-		}
-	}
 }
 
 // After failures the interval is the asked one again.
@@ -674,80 +416,6 @@ func TestPauseAfterRecovery(t *testing.T) {
 	e.take(&Collection{Began: time.Now()}, nil)
 	if long != longestPause || e.pause() != DefaultInterval {
 		t.Errorf("%v, then %v", long, e.pause())
-	}
-}
-
-// XID errors keep the labels of a GPU that is gone, and are seen of one that is
-// lost.
-func TestXIDsOfAGPUThatIsGone(t *testing.T) {
-	e := quietExporter(t)
-	r := &rig{Exporter: e, t: t}
-	at := time.UnixMilli(1700000000123)
-	g := GPU{Index: 3, UUID: "a", Name: "n"}
-	e.take(&Collection{Began: time.Now(), GPUs: []GPU{g}}, nil)
-	for _, gpus := range [][]GPU{{g}, {{Index: 3, UUID: "a", Name: "n", Failure: "lost"}}, {}} {
-		e.take(&Collection{Began: time.Now(), GPUs: gpus, Faults: []Fault{{"a", 79, at}}}, nil)
-	}
-	e.take(&Collection{Faults: []Fault{{"a", 79, at}}}, fail(Timeout, "", "no answer"))
-	text := r.scrape()
-	for _, want := range []string{
-		`nvidia_gpu_xid_errors_total{gpu="3",name="n",uuid="a",xid="79"} 4`,
-		`nvidia_gpu_xid_last_timestamp_seconds{gpu="3",name="n",uuid="a",xid="79"} 1.700000000123e+09`,
-	} {
-		if !strings.Contains(text, "\n"+want+"\n") {
-			t.Errorf("no %s in\n%s", want, own(text))
-		}
-	}
-}
-
-// No series twice, in no order of labels, whatever GPUs call themselves.
-func TestNoSeriesTwice(t *testing.T) {
-	for name, gpus := range map[string][]GPU{
-		"same uuid":            {{Index: 0, UUID: "a", BusID: "1"}, {Index: 1, UUID: "a", BusID: "2"}},
-		"same uuid, no bus":    {{Index: 0, UUID: "a"}, {Index: 1, UUID: "a"}},
-		"all the same":         {{UUID: "a", BusID: "1"}, {UUID: "a", BusID: "1"}, {UUID: "a", BusID: "1"}},
-		"nothing told":         {{Index: -1}, {Index: -1}, {Index: 0}, {Index: 1}},
-		"bus id as uuid":       {{Index: 0, UUID: "1", BusID: "1"}, {Index: 1, BusID: "1"}, {Index: 1, BusID: "1"}},
-		"lost and not told":    {{Index: 0, UUID: "a"}, {Index: 1, Failure: "lost"}, {Index: 2, Failure: "lost"}},
-		"the same index twice": {{Index: 0, UUID: "a"}, {Index: 0, UUID: "b"}},
-	} {
-		e := quietExporter(t)
-		e.take(&Collection{GPUs: slices.Clone(gpus), Began: time.Now()}, nil)
-		list, err := e.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range list {
-			seen := map[string]bool{}
-			for _, m := range f.Metric {
-				key := fmt.Sprint(m.Label)
-				if seen[key] {
-					t.Errorf("%s: %s%v twice", name, f.GetName(), m.Label)
-				}
-				seen[key] = true
-			}
-		}
-	}
-}
-
-// Indices move, cards go: nothing is left of what was.
-func TestNoGhosts(t *testing.T) {
-	for _, source := range []string{"nvml", "nvidia-smi"} {
-		r := newRig(t, source)
-		r.m.write(gpus(3)...)
-		r.collectOnce()
-		if n := len(parse(t, r.scrape())["nvidia_gpu_up"].Metric); n != 3 {
-			t.Errorf("%s: %d GPUs", source, n)
-		}
-		moved := gpuLine(1)
-		r.m.write(strings.Replace(moved, "index=1", "index=0", 1))
-		r.collectOnce()
-		text := r.scrape()
-		want := `nvidia_gpu_up{gpu="0",name="NVIDIA H200",uuid="GPU-00000000-0000-0000-0000-000000000002"} 1`
-		if n := len(parse(t, text)["nvidia_gpu_up"].Metric); n != 1 || !strings.Contains(text, want) || single(t, text, "nvidia_gpu_devices") != 1 {
-			t.Errorf("%s: after two have gone:\n%s", source, own(text))
-		}
-		r.source.Close()
 	}
 }
 
@@ -801,130 +469,6 @@ func TestNothingForAnHour(t *testing.T) {
 	}
 }
 
-// The log has what changes, once, and does not fill when states alternate.
-func TestJournal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &buffer{}
-		j := journal{log: slog.New(slog.NewTextHandler(log, nil))}
-		lines := func() []string {
-			defer log.buf.Reset()
-			var messages []string
-			for _, m := range regexp.MustCompile(`msg="([^"]*)`).FindAllStringSubmatch(log.String(), -1) {
-				messages = append(messages, m[1])
-			}
-			return messages
-		}
-		c := func(gpus ...GPU) *Collection { return &Collection{Source: "nvml", GPUs: gpus} }
-		a, b, broken := GPU{UUID: "a"}, GPU{UUID: "b"}, GPU{UUID: "b", Failure: "GPU is lost"}
-		for i, tt := range []struct {
-			c    *Collection
-			err  error
-			want []string
-		}{
-			{c(a, b), nil, []string{"GPUs are read"}},
-			{c(a, b), nil, nil},
-			{c(a, broken), nil, []string{"a GPU cannot be read"}},
-			{c(a, broken), nil, nil},
-			{c(a, b), nil, []string{"a GPU is read again"}},
-			{c(a), nil, []string{"a GPU is gone"}},
-			{c(a, b), nil, []string{"a GPU has come"}},
-			{c(), fail(Crash, "", "one address"), []string{"GPUs cannot be read; it tries again and again"}},
-			{c(), fail(Crash, "", "another address"), nil},
-			{c(), fail(Driver, "", "not loaded"), []string{"GPUs cannot be read; it tries again and again"}},
-			{c(), fail(Driver, "", "of another version"), []string{"GPUs cannot be read; it tries again and again"}},
-			{c(a, b), nil, []string{"GPUs are read"}},
-			{c(GPU{Index: 1, Failure: "x"}, GPU{Index: 2, Failure: "y"}), nil, []string{"a GPU cannot be read", "a GPU cannot be read", "a GPU is gone", "a GPU is gone"}},
-			{c(GPU{Index: 1, Failure: "x"}, GPU{Index: 2, Failure: "y"}), nil, nil},
-			{c(a, b), nil, []string{"a GPU has come", "a GPU has come", "a GPU is gone", "a GPU is gone"}},
-			{&Collection{Faults: []Fault{{"a", 79, time.Now()}, {"a", 79, time.Now()}, {"a", 13, time.Now()}}}, fail(Timeout, "", "no answer"),
-				[]string{"the driver reports an XID error", "the driver reports an XID error", "GPUs cannot be read; it tries again and again"}},
-		} {
-			<-time.After(quiet)
-			j.tell(tt.c, tt.err, -1)
-			if got := lines(); !slices.Equal(got, tt.want) {
-				t.Errorf("%d: %q; want %q", i, got, tt.want)
-			}
-		}
-		// What is not heard within the minute is said when the minute is over.
-		<-time.After(quiet)
-		j.tell(c(a, b), nil, -1)
-		<-time.After(time.Second)
-		j.tell(c(a, broken), fail(Timeout, "", "no answer"), -1)
-		<-time.After(time.Second)
-		lines()
-		for range 60 {
-			j.tell(c(a, b), nil, -1)
-			<-time.After(time.Second)
-		}
-		if got := lines(); !slices.Equal(got, []string{"GPUs are read"}) {
-			t.Errorf("%q", got)
-		}
-		<-time.After(quiet)
-		for range 1800 { // an hour
-			j.tell(c(a, broken), nil, -1)
-			<-time.After(time.Second)
-			j.tell(c(a, b), nil, -1)
-			<-time.After(time.Second)
-		}
-		if n := len(lines()); n < 60 || n > 130 {
-			t.Errorf("%d lines in an hour of a GPU that comes and goes", n)
-		}
-	})
-}
-
-// A GPU that tells nonsense all the time is told of once, until it is well.
-func TestAbsurdIsToldOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, log := quietExporter(t), &buffer{}
-		e.journal.log = slog.New(slog.NewTextHandler(log, nil))
-		tell := func(hot, cold int64) {
-			e.take(&Collection{Began: time.Now(), GPUs: []GPU{
-				{UUID: "a", Values: map[Quantity]int64{Temperature: hot}}, {UUID: "b", Values: map[Quantity]int64{Temperature: cold}, Garbled: []Quantity{Power}},
-			}}, nil)
-			<-time.After(time.Minute)
-		}
-		lines := func() int { return strings.Count(log.String(), "a GPU tells what cannot be") }
-		for range 60 {
-			tell(255, 20)
-		}
-		if n := lines(); n != 2 || !strings.Contains(log.String(), "quantity=temperature value=255") || !strings.Contains(log.String(), "uuid=b quantity=power\n") {
-			t.Errorf("%d lines of two absurdities:\n%s", n, log)
-		}
-		tell(20, 20)
-		tell(255, 20)
-		if n := lines(); n != 3 {
-			t.Errorf("%d lines after it was well and fell ill again:\n%s", n, log)
-		}
-	})
-}
-
-// Where there is no NVIDIA GPU at all, that is no warning.
-func TestNoGPUInMachine(t *testing.T) {
-	for _, tt := range []struct {
-		vendor, class string
-		devices       float64
-		level         string
-	}{
-		{"0x10de", "0x030000", 1, "WARN"}, {"0x10de", "0x030200", 1, "WARN"},
-		{"0x10de", "0x040300", 0, "INFO"}, {"0x1002", "0x030000", 0, "INFO"}, {"", "", -1, "WARN"},
-	} {
-		t.Run(tt.vendor+tt.class, func(t *testing.T) {
-			r := newRig(t, "nvidia-smi")
-			r.source.(*smi).path = filepath.Join(t.TempDir(), "nvidia-smi") // there is none
-			if tt.vendor != "" {
-				dir := r.sysfs + "/bus/pci/devices/0000:01:00.0"
-				os.MkdirAll(dir, 0o755)
-				os.WriteFile(dir+"/vendor", []byte(tt.vendor+"\n"), 0o644)
-				os.WriteFile(dir+"/class", []byte(tt.class+"\n"), 0o644)
-			}
-			r.collectOnce()
-			if got := single(t, r.scrape(), "nvidia_gpu_pci_devices"); got != tt.devices || !strings.Contains(r.log.String(), "level="+tt.level) {
-				t.Errorf("%+v: %v devices; log:\n%s", tt, got, r.log)
-			}
-		})
-	}
-}
-
 // However many ask, one process is run for each interval.
 func TestScrapesDoNotFork(t *testing.T) {
 	t.Parallel()
@@ -972,59 +516,6 @@ func TestScrapesLeaveNothing(t *testing.T) {
 		t.Errorf("%d goroutines and %d files; before %d and %d", g, f, goroutines, files)
 	}
 	r.source.Close()
-}
-
-// A client that does not read what it asked for is cut off.
-func TestClientDoesNotRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := quietExporter(t)
-		var gpus []GPU
-		for i := range 20000 { // more than any window
-			gpus = append(gpus, GPU{Index: i, UUID: fmt.Sprint(i)})
-		}
-		e.take(&Collection{Began: time.Now(), GPUs: gpus}, nil)
-		var network memnet.Net
-		l, err := network.Listen("exporter:9835")
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := &http.Server{Handler: e}
-		go server.Serve(l)
-		defer server.Close()
-		conn, err := network.Dial(t.Context(), "tcp", "exporter:9835")
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: exporter\r\n\r\n")
-		<-time.After(writeTimeout + time.Second)
-		if read, err := io.Copy(io.Discard, conn); read == 0 || read > 1<<20 {
-			t.Errorf("after %v there were %d bytes more, %v", writeTimeout, read, err)
-		}
-	})
-}
-
-func TestPaths(t *testing.T) {
-	r := newRig(t, "nvml")
-	for path, want := range map[string]int{"/metrics": 200, "/health": 200, "/": 200, "/x": 404, "/metrics/": 404} {
-		w := httptest.NewRecorder()
-		r.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		if w.Code != want {
-			t.Errorf("%s: %d", path, w.Code)
-		}
-	}
-	w := httptest.NewRecorder()
-	r.ServeHTTP(w, httptest.NewRequest("POST", "/metrics", nil))
-	if w.Code != http.StatusMethodNotAllowed {
-		t.Errorf("POST: %d", w.Code)
-	}
-	// An OpenMetrics scraper gets the same names and types.
-	req := httptest.NewRequest("GET", "/metrics", nil)
-	req.Header.Set("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
-	w = httptest.NewRecorder()
-	r.ServeHTTP(w, req)
-	if !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain; version=0.0.4") {
-		t.Error(w.Header())
-	}
 }
 
 func TestConfig(t *testing.T) {
