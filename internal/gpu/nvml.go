@@ -105,7 +105,7 @@ func (s *nvmlSource) recognise(gpus []GPU) {
 			}
 		}
 	}
-	s.known = gpus
+	s.known = slices.Clone(gpus) // whoever gets them may change them
 }
 
 // open starts a worker and waits until it is ready.

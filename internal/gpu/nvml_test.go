@@ -809,29 +809,38 @@ func TestNVMLUnkillable(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	s := newFakeNVML(t, m)
-	m.write(gpus(2)...)
-	mustCollect(t, s)
-	k := s.worker.child
-	letGo := holdChild(t, func() int { return k.cmd.Process.Pid })
-
-	m.write(append(gpus(2), "hang nvmlDeviceGetPowerUsage")...)
-	s.answer = short
-	began := time.Now()
-	for i := range 20 {
-		want := Stuck
-		if i == 0 {
-			want = Timeout
-		}
-		if _, err := mustFail(t, s, want); err.Cure == "" {
+	var k *child
+	var letGo func()
+	for attempts := 1; ; attempts++ {
+		m.write(gpus(2)...)
+		s.answer = answerTimeout
+		mustCollect(t, s)
+		k = s.worker.child
+		_, letGo = holdChild(t, func() int { return k.cmd.Process.Pid })
+		m.write(append(gpus(2), "hang nvmlDeviceGetPowerUsage")...)
+		s.answer = short
+		if _, err := mustFail(t, s, Timeout); err.Cure == "" {
 			t.Errorf("%+v", err)
 		}
+		if !reaped(k) {
+			break
+		}
+		if letGo(); attempts == 10 { // as in holdUntilStuck
+			t.Fatal("ten workers were held, and all are gone")
+		}
+	}
+	began := time.Now()
+	for i := range 20 {
 		if got := workers(t, m); !slices.Equal(got, []int{k.cmd.Process.Pid}) || living(s.kids) != k || s.kids.stuck() != 1 {
 			t.Fatalf("collection %d: processes %v, %d stuck; want %d alone", i, got, s.kids.stuck(), k.cmd.Process.Pid)
 		}
+		if _, err := mustFail(t, s, Stuck); err.Cure == "" {
+			t.Errorf("%+v", err)
+		}
 	}
 	// It is waited for once.
-	if took := time.Since(began); took > short+termGrace+killGrace+2*time.Second {
-		t.Errorf("20 collections took %v", took)
+	if took := time.Since(began); took > 20*killGrace/2 { // each would take as long as killing one
+		t.Errorf("20 collections of a stuck worker took %v", took)
 	}
 
 	letGo()
@@ -1173,7 +1182,7 @@ func TestNVMLIndexMoves(t *testing.T) {
 func TestChildLeavesNobody(t *testing.T) {
 	t.Parallel()
 	kids := &children{}
-	k, err := kids.start(exec.Command("sh", "-c", "(trap '' TERM; while :; do sleep 86399; done) & exit 0"))
+	k, err := kids.start(exec.Command("sh", "-c", "trap '' TERM; sleep 86399 & exit 0"))
 	if err != nil {
 		t.Fatal(err)
 	}
