@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -518,11 +519,7 @@ func TestScrapesLeaveNothing(t *testing.T) {
 	r.m.write(gpus(1)...)
 	r.collectOnce()
 	r.scrape()
-	count := func() (goroutines, files int) {
-		list, _ := os.ReadDir("/proc/self/fd")
-		return runtime.NumGoroutine(), len(list)
-	}
-	goroutines, files := count()
+	files, goroutines := openFiles(t), runtime.NumGoroutine()
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -532,9 +529,11 @@ func TestScrapesLeaveNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if g, f := count(); g > goroutines || f > files {
-		t.Errorf("%d goroutines and %d files; before %d and %d", g, f, goroutines, files)
+	if got := openFiles(t); !slices.Equal(got, files) {
+		t.Errorf("open files %v; before %v", got, files)
 	}
+	// The last of the four has told that it ends, and may be about to.
+	until(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= goroutines })
 	r.source.Close()
 }
 
