@@ -388,6 +388,22 @@ func TestBrowserDrawsEveryKindOfPanel(t *testing.T) {
 	r.quiet()
 }
 
+// A time at an edge of the window has no room for its text; the others have.
+func TestBrowserTimesAtTheEdge(t *testing.T) {
+	r := newRig(t, board(t), true)
+	end := r.started.Truncate(5 * time.Minute)
+	for _, span := range []time.Duration{10 * time.Minute, 15 * time.Minute} {
+		for _, ago := range []time.Duration{0, 2 * time.Second, 7 * time.Second} {
+			to := end.Add(ago)
+			r.open(fmt.Sprintf("?from=%d&to=%d", to.Add(-span).UnixMilli(), to.UnixMilli()))
+			r.until("the times", `['1', '2', '3', '8'].every((id) => drawn.some((d) => d.panel === id && d.text.includes(':')))`)
+			what := fmt.Sprintf("%v to %v after a round time: ", span, ago)
+			r.is(what+"texts that reach beyond their chart", "drawn.filter((d) => d.panel && d.beyond > 0.5).map((d) => d.panel + ' ' + d.text).join('; ')", "")
+			r.is(what+"the middle has its text", `drawn.some((d) => d.panel === '1' && d.text === '`+end.Add(-5*time.Minute).Format("15:04")+`')`, "true")
+		}
+	}
+}
+
 func TestBrowserTrustsNoName(t *testing.T) {
 	r := newRig(t, board(t), true)
 	r.open("")

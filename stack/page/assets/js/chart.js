@@ -13,6 +13,13 @@ export function textWidth(text, f = font()) {
   return measure.measureText(text).width;
 }
 
+// A text in the middle below its time; at an edge it would be cut off.
+function fits(u, time, text) {
+  const middle = u.bbox.left / uPlot.pxRatio + u.valToPos(time, 'x');
+  const half = textWidth(text) / 2;
+  return middle >= half && middle + half <= u.width;
+}
+
 // Which chart has the pointer or the keyboard; the others only follow.
 let active = null;
 globalThis.addEventListener?.('pointerdown', (e) => { if (active && !active.has(e.target)) active.release(); });
@@ -67,7 +74,7 @@ export class Chart {
       axes: [{
         stroke: muted, font: font(), size: 20, gap: 5, space: 70,
         grid: { stroke: css('grid'), width: 1 }, ticks: { show: false },
-        values: (u, ticks, i, space, increment) => timeTicks(ticks, increment),
+        values: (u, ticks, i, space, increment) => timeTicks(ticks, increment).map((text, n) => (fits(u, ticks[n], text) ? text : null)),
       }, ...axes],
       hooks: {
         ...hooks,
