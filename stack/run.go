@@ -241,7 +241,7 @@ func (s *stack) run(ctx context.Context, out io.Writer) error {
 	}
 	part(&front, ctx, s.ports.gateway, daemon.Server{
 		Name: "vllm-gateway", Handler: handler, Log: s.log,
-		DrainTimeout: s.flags.DrainTimeout, Drain: s.gateway.Drain, About: []any{"backends", s.backends},
+		Leave: s.gateway.Leave, DrainTimeout: s.flags.DrainTimeout, Drain: s.gateway.Drain, About: []any{"backends", s.backends},
 	})
 	behind := func(name string, l net.Listener, h http.Handler) {
 		part(&back, rest, l, daemon.Server{Name: name, Handler: h, ReadTimeout: time.Minute, Log: quiet(s.log)})

@@ -19,7 +19,8 @@ type flags struct {
 	Backend           []string      `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more (${default})."`
 	StreamIdleTimeout time.Duration `default:"5m" placeholder:"TIME" help:"Cut an answer that has been silent for so long (${default})."`
 	FirstByteTimeout  time.Duration `default:"10m" placeholder:"TIME" help:"Answer 504 if a backend has not begun to answer by then (${default})."`
-	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" help:"On SIGTERM, let running streams go on for so long (${default})."`
+	DrainDelay        time.Duration `default:"0s" placeholder:"TIME" help:"On SIGTERM, take requests for so long before the port closes, with /health at 503 (${default})."`
+	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" help:"Then let running streams go on for so long (${default})."`
 	MaxBody           daemon.Bytes  `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
 	TLSCert           string        `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
 	TLSKey            string        `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
@@ -31,8 +32,8 @@ func (f flags) Validate() error {
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key go together: give both or none")
 	}
-	if f.DrainTimeout < 0 {
-		return errors.New("--drain-timeout must not be negative")
+	if f.DrainDelay < 0 || f.DrainTimeout < 0 {
+		return errors.New("--drain-delay and --drain-timeout must not be negative")
 	}
 	return nil
 }
@@ -62,6 +63,8 @@ func main() {
 		Handler:      g,
 		TLSCert:      f.TLSCert,
 		TLSKey:       f.TLSKey,
+		Leave:        g.Leave,
+		DrainDelay:   f.DrainDelay,
 		DrainTimeout: f.DrainTimeout,
 		Drain:        g.Drain,
 		Log:          log,

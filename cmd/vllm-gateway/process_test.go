@@ -21,6 +21,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -124,6 +125,7 @@ func TestCommandLine(t *testing.T) {
 		"version":         {[]string{"--version"}, "", 0, []string{"vllm-gateway "}},
 		"help":            {[]string{"--help"}, "", 0, []string{"--backend", ":9000", "VLLM_GATEWAY_LISTEN", "http://127.0.0.1:8000"}},
 		"mistyped flag":   {[]string{"--bakend", "x"}, "", 2, []string{"unknown flag --bakend", `"--backend"`}},
+		"negative delay":  {[]string{"--drain-delay", "-1s"}, "", 2, []string{"--drain-delay", "negative"}},
 		"bad duration":    {[]string{"--drain-timeout", "soon"}, "", 2, []string{"--drain-timeout", "soon"}},
 		"bad size":        {[]string{"--max-body", "3x"}, "", 2, []string{"--max-body", "32MiB"}},
 		"bad size in env": {nil, "VLLM_GATEWAY_MAX_BODY=lots", 2, []string{"lots"}},
@@ -214,6 +216,83 @@ func TestTermDrains(t *testing.T) {
 	if err != nil || string(body) != token("a")+"data: [DONE]\n\n" {
 		t.Errorf("the stream ended with %q, %v", body, err)
 	}
+	if err := p.exit(); err != nil {
+		t.Errorf("exit: %v; want 0\n%s", err, p.stderr.String())
+	}
+}
+
+// A client that sends its next request as soon as its stream has ended does so on a
+// connection that it believes in. It gets one more answer, though the port is closed,
+// and is told to let go of the connection.
+func TestDrainAnswersOnceMore(t *testing.T) {
+	backend, finish := slowStream(t)
+	p := start(t, backend)
+	client := &http.Client{Transport: &http.Transport{}}
+	resp := post(t, client, "http://"+p.addr)
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	until(t, "the port is closed", func() bool {
+		c, err := net.Dial("tcp", p.addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	close(finish)
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.Close {
+		t.Errorf("the stream ended with %q, %v; its connection: %v", body, err, resp.Close)
+	}
+	resp = post(t, client, "http://"+p.addr)
+	if body, err := io.ReadAll(resp.Body); err != nil || !strings.HasSuffix(string(body), "data: [DONE]\n\n") || !resp.Close {
+		t.Errorf("the second stream: %q, %v; its connection ends: %v", body, err, resp.Close)
+	}
+	if err := p.exit(); err != nil {
+		t.Errorf("exit: %v; want 0\n%s", err, p.stderr.String())
+	}
+}
+
+// With a delay the port is open after SIGTERM, so that nobody who has not heard of it
+// yet loses a request.
+func TestDrainDelay(t *testing.T) {
+	backend, finish := slowStream(t)
+	close(finish)
+	p := start(t, backend, "--drain-delay", "1s")
+	var users sync.WaitGroup
+	var answers atomic.Int64
+	stop := make(chan struct{})
+	for range 16 {
+		users.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				resp, err := client.Post("http://"+p.addr+"/v1/chat/completions", "application/json", strings.NewReader(ask))
+				if err != nil {
+					t.Error("no answer: ", err)
+					return
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode != 200 || !strings.HasSuffix(string(body), "[DONE]\n\n") {
+					t.Errorf("%s %q, %v", resp.Status, body, err)
+					return
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	until(t, "they are at it", func() bool { return answers.Load() > 200 })
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.await("is draining")
+	before := answers.Load()
+	until(t, "each has had answers since", func() bool { return answers.Load() > before+100 || t.Failed() })
+	if resp, err := http.Get("http://" + p.addr + "/health"); err != nil || resp.StatusCode != 503 {
+		t.Errorf("/health: %+v, %v; want 503", resp, err)
+	}
+	close(stop)
+	users.Wait()
 	if err := p.exit(); err != nil {
 		t.Errorf("exit: %v; want 0\n%s", err, p.stderr.String())
 	}

@@ -23,7 +23,7 @@ const (
 	// is what one of them does to vLLM).
 	maxHeaderBytes = 64 << 10
 	// lastWrites is how long answers that are already written may take to leave
-	// after the drain.
+	// after Drain.
 	lastWrites = time.Second
 )
 
@@ -46,12 +46,17 @@ type Server struct {
 	// ReadTimeout is how long a request may take to arrive; 0 leaves it to the
 	// handler.
 	ReadTimeout time.Duration
-	// DrainTimeout is how long running requests may take to end once the
-	// process is asked to stop; 0 ends them at once.
+	// Leave, if set, is called first when the process is asked to stop: whoever
+	// asks shall be told to go elsewhere, and be served all the same.
+	Leave func()
+	// DrainDelay is how long the port is still open then.
+	DrainDelay time.Duration
+	// DrainTimeout is how long running requests may take to end once the port
+	// is closed; 0 ends them at once.
 	DrainTimeout time.Duration
-	// Drain, if set, is called once when the process is asked to stop. It
-	// returns when nothing is left to wait for; when its context ends, it must
-	// end what still runs and return soon.
+	// Drain, if set, is called once when the port is closed. Connections are not:
+	// requests may still come on them. It returns when nothing is left to wait
+	// for; when its context ends, it must end what still runs and return soon.
 	Drain func(context.Context)
 	Log   *slog.Logger
 	// About is logged beside the address at the start: what the server fronts.
@@ -111,7 +116,7 @@ func (s Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve on %s: %w", s.Listen, err)
 	case <-ctx.Done():
 	}
-	s.drain(srv)
+	s.drain(srv, l)
 	return nil
 }
 
@@ -137,24 +142,21 @@ func (s Server) httpServer() *http.Server {
 	}
 }
 
-func (s Server) drain(srv *http.Server) {
-	s.Log.Info(s.Name+" is draining", "limit", s.DrainTimeout)
+func (s Server) drain(srv *http.Server, l net.Listener) {
+	s.Log.Info(s.Name+" is draining", "delay", s.DrainDelay, "limit", s.DrainTimeout)
+	if s.Leave != nil {
+		s.Leave()
+	}
+	time.Sleep(s.DrainDelay)
+	l.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), s.DrainTimeout)
 	defer cancel()
-	idle := make(chan struct{})
-	go func() {
-		srv.Shutdown(ctx) // closes the listener first, then waits for connections to fall idle
-		close(idle)
-	}()
-	if s.Drain == nil {
-		<-idle
-	} else {
+	if s.Drain != nil {
 		s.Drain(ctx)
-		select {
-		case <-idle:
-		case <-time.After(lastWrites):
-		}
+		ctx, cancel = context.WithTimeout(context.Background(), lastWrites)
+		defer cancel()
 	}
+	srv.Shutdown(ctx) // waits for connections to fall idle
 	srv.Close()
 	s.Log.Info(s.Name + " is down")
 }

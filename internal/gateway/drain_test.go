@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// SIGTERM: new requests are refused, live streams run to their end.
+// SIGTERM: live streams run to their end, and a connection that is still there gets
+// one more answer. Then nothing must have run for a second.
 func TestDrain(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		start := time.Now()
@@ -30,17 +31,37 @@ func TestDrain(t *testing.T) {
 		if resp, body := r.mustGet("/health"); resp.StatusCode != 503 || !strings.Contains(body, `"status":"draining"`) {
 			t.Errorf("/health: %d %s", resp.StatusCode, body)
 		}
-		if resp, body := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
-			t.Errorf("a new request: %d %s", resp.StatusCode, body)
+		if resp, body := r.mustPost("/v1/chat/completions", ask); !resp.Close || !strings.HasSuffix(body, done) {
+			t.Errorf("a new request: the connection ends %v, %s", resp.Close, body)
 		}
 		if body := <-ended; !strings.HasSuffix(body, done) {
 			t.Errorf("the stream ended with %q", body)
 		}
-		if took := <-drained; took != 10*time.Second {
-			t.Errorf("drained after %v; want 10s, the stream's end", took)
+		if took := <-drained; took != 14*time.Second {
+			t.Errorf("drained after %v; want 14s, a second after the second stream's end", took)
 		}
+		if resp, body := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("a request after the drain: %d %s", resp.StatusCode, body)
+		}
+		r.want(2, "gateway_requests_total", "outcome", "ok")
 		r.want(1, "gateway_requests_total", "outcome", "unavailable")
 	}, sse(role, token("a"), 10*time.Second, stop, done))
+}
+
+// Where nothing has run of late, there is nothing to wait for; where something has,
+// the client may send again.
+func TestDrainOfAnIdleGateway(t *testing.T) {
+	for ago, want := range map[time.Duration]time.Duration{0: time.Second, 400 * time.Millisecond: 600 * time.Millisecond, time.Second: 0, time.Hour: 0} {
+		inBubble(t, func(r *rig) {
+			r.mustPost("/v1/chat/completions", ask)
+			time.Sleep(ago)
+			start := time.Now()
+			r.g.Drain(r.t.Context())
+			if took := time.Since(start); took != want {
+				t.Errorf("drained %v after the last request in %v; want %v", ago, took, want)
+			}
+		}, sse(role, token("a"), stop, done))
+	}
 }
 
 // A client that reads nothing does not keep the process alive.

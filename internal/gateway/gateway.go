@@ -37,7 +37,7 @@ type Gateway struct {
 
 	running  running
 	draining atomic.Bool
-	life     context.Context // ends when the drain's time is up: what still runs ends with it
+	life     context.Context // ends with the drain: what still runs then ends with it
 	end      context.CancelCauseFunc
 	watchers sync.WaitGroup
 	unwatch  context.CancelFunc
@@ -89,6 +89,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 	rc.SetWriteDeadline(time.Time{}) // an earlier request on the connection may have set one
+	if g.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
 	path := r.URL.EscapedPath()
 	switch path {
 	case "/health":
@@ -129,7 +132,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	defer context.AfterFunc(g.life, func() { cancel(errDraining) })()
 
 	switch {
-	case g.draining.Load():
+	case g.life.Err() != nil:
 		g.refuse(rec, errDraining)
 		return
 	case r.Method != rt.method && r.Method != http.MethodOptions:
