@@ -21,6 +21,8 @@ var rooms = map[string]struct {
 	"dashboards":       {},
 	"internal/openai":  {},
 	"internal/memnet":  {},
+	"internal/image":   {},
+	"images":           {ours: []string{"internal/image"}},
 	"internal/daemon":  {},
 	"internal/gateway": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
 	"internal/gpu":     {others: []string{"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/ebitengine/purego"}},
