@@ -2,13 +2,13 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version=$(VERSION)
 K6       = k6@v1.8.1
-PROMTOOL = promtool@v0.316.0 # as in stack/go.mod
+PROMETHEUS = github.com/prometheus/prometheus/cmd/$(1)@v0.316.0 # as in stack/go.mod
 LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
 
-.PHONY: up test build commands lint race fuzz clients test-rules test-dashboard test-browser k6 baseline test-k6 vllm test-vllm
+.PHONY: up test build commands lint race fuzz clients test-rules test-dashboard test-browser k6 baseline test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -17,7 +17,8 @@ test:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go test -count 1 . && go test ./...
-	cd stack && go vet -trimpath ./... && go test -trimpath ./...
+	cd stack && go vet -trimpath ./... && go test -trimpath ./... && go test -trimpath -count 1 -run TestCluster .
+	cd k8s && go vet -tags cluster ./... && go test -count 1 .
 
 build: commands
 	cd stack && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o ../bin/vllm-stack .
@@ -27,6 +28,7 @@ commands: # gateway, GPU exporter and simulator alone
 lint:
 	go run $(LINT) ./...
 	cd stack && go run $(LINT) -tags browser ./...
+	cd k8s && go run $(LINT) -tags cluster . ./testdata/...
 race:
 	go test -race ./...
 	cd stack && go test -race ./monitor
@@ -44,8 +46,25 @@ test-browser: # the page, and the stack with its demo load, in a real Chromium
 	node --test --test-reporter dot stack/page/assets-tests/*.test.mjs
 	cd stack && go test -trimpath -tags browser -count 1 ./page && go test -trimpath -tags browser -count 1 -run Browser .
 
+images: # container images of our programs, in bin/images; no Docker needed
+	go run ./images
+manifests: # what in k8s/ is made from alerts/ and dashboards/
+	cd k8s && go test -run TestGenerated -update .
+# How an image gets onto the cluster's nodes, what runs a command on their network
+# (nothing, if this machine reaches them), and what else the test needs to be told;
+# see docs/kubernetes.md.
+LOAD = docker load -i
+NS =
+STANDINS =
+test-k8s: commands images bin/promtool $(if $(STANDINS),bin/prometheus) # the manifests, on the cluster of KUBECONFIG
+	cd k8s && go run ./testdata/images $(if $(STANDINS),-standins) && go test -c -tags cluster -o ../bin/k8s.test .
+	@for f in bin/images/*.tar bin/images/test/*.tar; do echo "$(LOAD) $$f"; $(LOAD) $$f >/dev/null || exit 1; done
+	cd k8s && $(NS) ../bin/k8s.test -test.v -test.run '^TestCluster$$' -test.timeout 20m
+
+bin/prometheus: # with what finds pods, and nothing else of clouds
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/bin go install -trimpath -tags 'remove_all_sd enable_kubernetes_sd' -ldflags '-s -w' $(call PROMETHEUS,prometheus)
 bin/promtool:
-	GOBIN=$(CURDIR)/bin go install -trimpath -tags remove_all_sd -ldflags '-s -w' github.com/prometheus/prometheus/cmd/$(PROMTOOL)
+	GOBIN=$(CURDIR)/bin go install -trimpath -tags remove_all_sd -ldflags '-s -w' $(call PROMETHEUS,promtool)
 k6: bin/k6
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' go.k6.io/$(K6)
