@@ -82,6 +82,7 @@ func TestCluster(t *testing.T) {
 		{"volume claims", volumeClaims},
 		{"gateway in the cluster", clusterGateway},
 		{"gateways killed", gatewaysKilled},
+		{"autoscaler", scales},
 		{"delete", deleted},
 	} {
 		if !t.Run(step.name, step.run) {

@@ -125,7 +125,7 @@ func TestCommandLine(t *testing.T) {
 		"version":         {[]string{"--version"}, "", 0, []string{"vllm-gateway "}},
 		"help":            {[]string{"--help"}, "", 0, []string{"--backend", ":9000", "VLLM_GATEWAY_LISTEN", "http://127.0.0.1:8000"}},
 		"mistyped flag":   {[]string{"--bakend", "x"}, "", 2, []string{"unknown flag --bakend", `"--backend"`}},
-		"negative delay":  {[]string{"--drain-delay", "-1s"}, "", 2, []string{"--drain-delay", "negative"}},
+		"negative delay":  {[]string{"--drain-delay=-1s"}, "", 2, []string{"--drain-delay", "negative"}},
 		"bad duration":    {[]string{"--drain-timeout", "soon"}, "", 2, []string{"--drain-timeout", "soon"}},
 		"bad size":        {[]string{"--max-body", "3x"}, "", 2, []string{"--max-body", "32MiB"}},
 		"bad size in env": {nil, "VLLM_GATEWAY_MAX_BODY=lots", 2, []string{"lots"}},
