@@ -19,7 +19,7 @@ type flags struct {
 	Backend           []string      `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more (${default})."`
 	StreamIdleTimeout time.Duration `default:"5m" placeholder:"TIME" help:"Cut an answer that has been silent for so long (${default})."`
 	FirstByteTimeout  time.Duration `default:"10m" placeholder:"TIME" help:"Answer 504 if a backend has not begun to answer by then (${default})."`
-	DrainDelay        time.Duration `default:"0s" placeholder:"TIME" help:"On SIGTERM, take requests for so long before the port closes, with /health at 503 (${default})."`
+	DrainDelay        time.Duration `default:"0s" placeholder:"TIME" help:"On SIGTERM, go on for so long, with /health at 503; the port stays open until the drain is over (${default}: it closes at once)."`
 	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" help:"Then let running streams go on for so long (${default})."`
 	MaxBody           daemon.Bytes  `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
 	TLSCert           string        `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`

@@ -298,6 +298,33 @@ func TestDrainDelay(t *testing.T) {
 	}
 }
 
+// As long as streams run on, whoever scrapes can read of them.
+func TestDrainIsSeen(t *testing.T) {
+	backend, finish := slowStream(t)
+	const delay = 100 * time.Millisecond
+	p := start(t, backend, "--drain-delay", delay.String())
+	resp := post(t, http.DefaultClient, "http://"+p.addr)
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.await("is draining")
+	for draining := time.Now(); time.Since(draining) < 3*delay; {
+		metrics, err := http.Get("http://" + p.addr + "/metrics")
+		if err != nil {
+			t.Fatal("while a stream runs: ", err)
+		}
+		if body, _ := io.ReadAll(metrics.Body); !strings.Contains(string(body), "gateway_queue_depth 1\n") {
+			t.Fatal("the stream is not counted")
+		}
+		metrics.Body.Close()
+	}
+	close(finish)
+	if body, err := io.ReadAll(resp.Body); err != nil {
+		t.Errorf("the stream ended with %q, %v", body, err)
+	}
+	if err := p.exit(); err != nil {
+		t.Errorf("exit: %v; want 0\n%s", err, p.stderr.String())
+	}
+}
+
 // A second signal ends the process at once.
 func TestSecondSignalKills(t *testing.T) {
 	backend, _ := slowStream(t)

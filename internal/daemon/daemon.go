@@ -49,13 +49,14 @@ type Server struct {
 	// Leave, if set, is called first when the process is asked to stop: whoever
 	// asks shall be told to go elsewhere, and be served all the same.
 	Leave func()
-	// DrainDelay is how long the port is still open then.
+	// DrainDelay is how long the drain waits then. With 0 the port is closed at
+	// once; else it stays open to the end of the drain, for whoever scrapes.
 	DrainDelay time.Duration
-	// DrainTimeout is how long running requests may take to end once the port
-	// is closed; 0 ends them at once.
+	// DrainTimeout is how long running requests may take to end after that; 0
+	// ends them at once.
 	DrainTimeout time.Duration
-	// Drain, if set, is called once when the port is closed. Connections are not:
-	// requests may still come on them. It returns when nothing is left to wait
+	// Drain, if set, is called once after the delay. Requests may still come, on
+	// connections that are there at least. It returns when nothing is left to wait
 	// for; when its context ends, it must end what still runs and return soon.
 	Drain func(context.Context)
 	Log   *slog.Logger
@@ -147,8 +148,10 @@ func (s Server) drain(srv *http.Server, l net.Listener) {
 	if s.Leave != nil {
 		s.Leave()
 	}
+	if s.DrainDelay == 0 {
+		l.Close()
+	}
 	time.Sleep(s.DrainDelay)
-	l.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), s.DrainTimeout)
 	defer cancel()
 	if s.Drain != nil {
