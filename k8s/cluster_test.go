@@ -221,9 +221,9 @@ func printed(t *testing.T) {
 	pods := sh(t, "kubectl get pods -n vllm-monitoring")
 	for _, line := range []string{
 		`NAME +READY +STATUS +RESTARTS +AGE`,
-		`prometheus-[a-z0-9]{8,10}-[a-z0-9]{5} +1/1 +Running +0 +\d+s`,
-		`grafana-[a-z0-9]{8,10}-[a-z0-9]{5} +1/1 +Running +0 +\d+s`,
-		`gpu-exporter-[a-z0-9]{5} +1/1 +Running +0 +\d+s`,
+		`prometheus-[a-z0-9]{8,10}-[a-z0-9]{5} +1/1 +Running +0 +[0-9smh]+`,
+		`grafana-[a-z0-9]{8,10}-[a-z0-9]{5} +1/1 +Running +0 +[0-9smh]+`,
+		`gpu-exporter-[a-z0-9]{5} +1/1 +Running +0 +[0-9smh]+`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + line + ` *$`).MatchString(pods) {
 			t.Errorf("kubectl get pods prints no line like %q:\n%s", line, pods)
@@ -232,8 +232,8 @@ func printed(t *testing.T) {
 	services := sh(t, "kubectl get svc -n vllm-monitoring")
 	for _, line := range []string{
 		`NAME +TYPE +CLUSTER-IP +EXTERNAL-IP +PORT\(S\) +AGE`,
-		`prometheus +NodePort +[0-9.]+ +<none> +9090:30090/TCP +\d+s`,
-		`grafana +NodePort +[0-9.]+ +<none> +3000:30300/TCP +\d+s`,
+		`prometheus +NodePort +[0-9.]+ +<none> +9090:30090/TCP +[0-9smh]+`,
+		`grafana +NodePort +[0-9.]+ +<none> +3000:30300/TCP +[0-9smh]+`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + line + ` *$`).MatchString(services) {
 			t.Errorf("kubectl get svc prints no line like %q:\n%s", line, services)

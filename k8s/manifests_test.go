@@ -252,6 +252,16 @@ func TestAutoscaler(t *testing.T) {
 	}
 }
 
+// Without these, nobody reads the gateways in the cluster.
+func TestGatewaysAreFound(t *testing.T) {
+	o := find[*appsv1.Deployment](t, gateway(t), "vllm-gateway")
+	for name, want := range map[string]string{"prometheus.io/scrape": "true", "prometheus.io/job": "vllm-gateway"} {
+		if got := o.Spec.Template.Annotations[name]; got != want {
+			t.Errorf("k8s/gateway/deployment.yaml: its pods have the annotation %s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 // Prometheus sees pods, and nothing else of the cluster.
 func TestRBAC(t *testing.T) {
 	all := stack(t)
