@@ -198,19 +198,25 @@ func post(t *testing.T, client *http.Client, url string) *http.Response {
 	return resp
 }
 
-// On SIGTERM the port closes, a live stream runs to its end, and the exit is 0.
-func TestTermDrains(t *testing.T) {
-	backend, finish := slowStream(t)
-	p := start(t, backend)
-	resp := post(t, http.DefaultClient, "http://"+p.addr)
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	until(t, "the port is closed", func() bool {
+// closed waits until nobody can connect any more.
+func (p *process) closed() {
+	p.t.Helper()
+	until(p.t, "the port is closed", func() bool {
 		c, err := net.Dial("tcp", p.addr)
 		if err == nil {
 			c.Close()
 		}
 		return err != nil
 	})
+}
+
+// On SIGTERM the port closes, a live stream runs to its end, and the exit is 0.
+func TestTermDrains(t *testing.T) {
+	backend, finish := slowStream(t)
+	p := start(t, backend)
+	resp := post(t, http.DefaultClient, "http://"+p.addr)
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.closed()
 	close(finish)
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || string(body) != token("a")+"data: [DONE]\n\n" {
@@ -230,13 +236,7 @@ func TestDrainAnswersOnceMore(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{}}
 	resp := post(t, client, "http://"+p.addr)
 	p.cmd.Process.Signal(syscall.SIGTERM)
-	until(t, "the port is closed", func() bool {
-		c, err := net.Dial("tcp", p.addr)
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
-	})
+	p.closed()
 	close(finish)
 	if body, err := io.ReadAll(resp.Body); err != nil || resp.Close {
 		t.Errorf("the stream ended with %q, %v; its connection: %v", body, err, resp.Close)
