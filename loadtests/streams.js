@@ -11,12 +11,14 @@
 import { check } from 'k6';
 import exec from 'k6/execution';
 import http from 'k6/http';
-import { Rate, Trend } from 'k6/metrics';
+import { Gauge, Rate, Trend } from 'k6/metrics';
+import { setTimeout } from 'k6/timers';
 
-const gateway = (__ENV.GATEWAY_URL || 'http://localhost:9000').replace(/\/+$/, '');
-const completions = `${gateway}/v1/chat/completions`;
-const maxTokens = Math.ceil(positive('MAX_TOKENS', 50));
-const timeScale = positive('TIME_SCALE', 1, 1);
+export const gatewayURL = (__ENV.GATEWAY_URL || 'http://localhost:9000').replace(/\/+$/, '');
+const timeScale = number('TIME_SCALE', 1, { most: 1 });
+const maxTokens = number('MAX_TOKENS', 50, { whole: true });
+const promptTokens = __ENV.PROMPT_TOKENS ? number('PROMPT_TOKENS', 0, { whole: true }) : 0;
+const seed = number('SEED', 1, { whole: true });
 
 /** @type {Record<string, string>} */
 const headers = { 'Content-Type': 'application/json', Accept: 'text/event-stream' };
@@ -25,6 +27,11 @@ if (__ENV.API_KEY) headers.Authorization = `Bearer ${__ENV.API_KEY}`;
 const ttft = new Trend('ttft_ms', true);
 const tokensPerSecond = new Trend('tokens_per_second');
 const failedRequests = new Rate('failed_requests');
+const lateness = new Trend('arrival_lateness_ms', true);
+
+// One sample as a stage begins, with its planned length: whoever reads the samples
+// later divides by it, and asks Prometheus about those minutes.
+const stageSeconds = new Gauge('stage_seconds');
 
 /**
  * Seconds of a scenario under TIME_SCALE, at least one.
@@ -35,26 +42,105 @@ export const scaled = (seconds) => Math.max(1, seconds * timeScale);
 /** @param {number} seconds */
 export const duration = (seconds) => `${Math.round(seconds * 1000)}ms`;
 
-/** Seconds that a scenario leaves to its last requests. */
-export const gracefulStop = Math.max(5, 30 * timeScale);
-
-// A request still open when gracefulStop ends is cut off and counted nowhere,
-// so each one must have failed by then.
-const timeout = duration(gracefulStop - 1);
+/**
+ * Seconds that a stream may take before it counts as failed, and one more in which a
+ * scenario leaves its last requests to their end: k6 cuts off what is still open
+ * then, and counts it nowhere.
+ */
+export const gracefulStop = __ENV.TIMEOUT ? seconds('TIMEOUT', 29) + 1 : Math.max(5, 30 * timeScale);
 
 /**
- * Options that every script starts from.
- * @type {import('k6/options').Options}
+ * So many users at once, each sending its next request when the last has ended.
+ * @param {number} vus
+ * @param {number} begins seconds into the run
+ * @param {number} lasts seconds
+ * @param {Record<string, string>} [tags]
+ * @returns {import('k6/options').Scenario}
  */
-export const common = {
-  // Without throw, k6 prints a line for each request that gets no answer.
-  throw: true,
-  // Three streams that time out fit in.
-  setupTimeout: '2m',
-  // A smoke run must not be taken for a baseline later.
-  tags: timeScale === 1 ? {} : { run: 'smoke' },
-  summaryTrendStats: ['avg', 'min', 'med', 'max', 'p(90)', 'p(95)', 'p(99)'],
+export const users = (vus, begins, lasts, tags = {}) => ({
+  executor: 'constant-vus',
+  vus,
+  startTime: duration(begins),
+  duration: duration(lasts),
+  gracefulStop: duration(gracefulStop),
+  tags,
+});
+
+/** What the thresholds of every script but the baseline's go by. */
+export const objective = {
+  ttftP95: number('TTFT_P95_MS', 2000),
+  tokensPerSecond: number('MIN_TOKENS_PER_SECOND', 30),
 };
+
+/**
+ * The objective as thresholds over the whole run. k6 passes a threshold that got no
+ * samples; avg>0 and count>0 do not.
+ */
+export const gates = {
+  ttft_ms: [`p(95)<${objective.ttftP95}`, 'avg>0'],
+  tokens_per_second: [`avg>${objective.tokensPerSecond}`],
+  failed_requests: ['rate<0.05'],
+};
+
+/**
+ * Rows in the summary for each stage, no gates but one: it must have had requests.
+ * @param {string} tag
+ * @param {string[]} stages
+ */
+export function rows(tag, stages) {
+  /** @type {Record<string, string[]>} */
+  const thresholds = {};
+  for (const stage of stages) {
+    const of = `{${tag}:${stage}}`;
+    thresholds[`http_reqs${of}`] = ['count>0'];
+    for (const metric of ['http_req_duration', 'ttft_ms', 'tokens_per_second', 'failed_requests']) thresholds[metric + of] = [];
+  }
+  return thresholds;
+}
+
+let script = '';
+/** @type {{ stage: string, begins: number, seconds: number }[] | undefined} */
+let parts;
+
+/**
+ * Options of a script. Its stages are its scenarios, unless it names parts of one:
+ * those tag their requests with the stage.
+ * @param {string} name
+ * @param {import('k6/options').Options} own
+ * @param {typeof parts} [stages]
+ * @returns {import('k6/options').Options}
+ */
+export function plan(name, own, stages) {
+  script = name;
+  parts = stages;
+  return {
+    // Without throw, k6 prints a line for each request that gets no answer.
+    throw: true,
+    // Three streams that time out fit in.
+    setupTimeout: '2m',
+    // A smoke run must not be taken for a real one later.
+    tags: timeScale === 1 ? {} : { run: 'smoke' },
+    summaryTrendStats: ['avg', 'min', 'med', 'max', 'p(90)', 'p(95)', 'p(99)'],
+    ...own,
+  };
+}
+
+/**
+ * Says that a stage begins.
+ * @param {number} lasts seconds
+ * @param {Record<string, string>} [tags]
+ */
+export const announce = (lasts, tags = {}) => stageSeconds.add(lasts, { script, ...tags });
+
+function announceScenario() {
+  const { name } = exec.scenario;
+  if (parts) {
+    for (const { stage, begins, seconds } of parts) announce(seconds, { stage, begins: String(begins) });
+    return;
+  }
+  const scenario = /** @type {any} */ (exec.test.options.scenarios)[name];
+  announce(toSeconds(scenario.duration) || 0);
+}
 
 // Long and short ones, as users send them.
 const prompts = [
@@ -71,23 +157,30 @@ const prompts = [
 ];
 
 /**
- * Checks that the gateway is there and that its time to first token can be
- * seen from here, or aborts the run with one sentence. For setup(); what it
- * returns goes to request().
- * @returns {{ model: string }}
+ * A gateway and a model there, which preflight() has found to be usable.
+ * @typedef {{ gateway: string, model: string }} Target
  */
-export function preflight() {
-  if (timeScale !== 1) console.log(`smoke run (TIME_SCALE=${timeScale}), not a baseline`);
 
-  const health = get('/health');
+/**
+ * Checks that the gateway is there and that its time to first token can be
+ * seen from here, or aborts the run with one sentence. For setup(), which k6 calls
+ * with null; what it
+ * returns goes to request().
+ * @returns {Target}
+ */
+export function preflight(gateway = gatewayURL, model = __ENV.MODEL) {
+  if (timeScale !== 1 && !warned) console.log(`smoke run (TIME_SCALE=${timeScale}), not a ${script === 'baseline' ? 'baseline' : 'measurement'}`);
+  warned = true;
+
+  const health = get(gateway, '/health');
   if (health.status === 0) {
     exec.test.abort(`no gateway at ${gateway} (${health.error}): start vllm-gateway, or set GATEWAY_URL`);
   }
-  if (health.status !== 200) refuse('/health', health, 'set GATEWAY_URL to that of vllm-gateway');
+  if (health.status !== 200) refuse(gateway, '/health', health, 'set GATEWAY_URL to that of vllm-gateway');
 
-  const model = __ENV.MODEL || firstModel();
-  const res = tryThrice(() => post(model, prompts[0]));
-  if (res.status !== 200) refuse(`a chat completion of model ${model}`, res, 'set MODEL to one that /v1/models lists');
+  const target = { gateway, model: model || firstModel(gateway) };
+  const res = tryThrice(() => answer(() => http.post(...post(target, {}))));
+  if (res.status !== 200) refuse(gateway, `a chat completion of model ${target.model}`, res, 'set MODEL to one that /v1/models lists');
   const held = heldFor(res);
   if (held === undefined) {
     exec.test.abort(
@@ -98,35 +191,120 @@ export function preflight() {
       `the gateway says that its first token took ${held} ms, but the first byte was here after ${Math.round(firstByte(res))} ms: something in front of ${gateway} answers before the first token, so k6 cannot see the time to first token; point GATEWAY_URL at vllm-gateway itself`,
     );
   }
-  return { model };
+  return target;
 }
+
+let warned = false;
+
+/**
+ * What to ask, where it is not the next of the built-in prompts.
+ * @typedef {object} Question
+ * @property {string} [prompt]
+ * @property {object} [body] fields of the request: messages, max_tokens, …
+ * @property {Record<string, string>} [tags] of all samples of the request
+ * @property {string} [timeout] instead of the scenario's
+ * @property {number} [late] milliseconds between when it was due and when it is sent
+ */
 
 /**
  * Sends one streamed chat completion, checks it and counts it.
- * @param {{ model: string }} run
+ * @param {Target} target
+ * @param {Question} [question]
  */
-export function request(run) {
-  const { idInTest, iterationInScenario } = exec.vu;
-  const res = post(run.model, prompts[(7 * idInTest + iterationInScenario) % prompts.length]);
-  check(res, {
-    'status is 200': (r) => r.status === 200,
-    'response has content': (r) => hasContent(r.body),
-    'content-type is SSE': isSSE,
-  });
+export function request(target, question = {}) {
+  if (exec.scenario.iterationInInstance === 0) announceScenario();
+  return count(answer(() => http.post(...post(target, question))), question);
+}
 
+/**
+ * The same without waiting for it: many from one user at once, for open loops.
+ * @param {Target} target
+ * @param {Question} question
+ */
+export async function send(target, question) {
+  const [url, body, params] = post(target, question);
+  let res;
+  try {
+    res = /** @type {any} */ (await http.asyncRequest('POST', url, body, params));
+  } catch (err) {
+    res = noAnswer(err);
+  }
+  return count(res, question);
+}
+
+/**
+ * Sends at the times of a schedule, in seconds from now, whatever has become of the
+ * requests before; ends when the last has ended. What came late is counted as late,
+ * and its time to first token from when it was due. A single user does this: users
+ * share no memory, and hundreds of them take more of the machine.
+ * @template {{ at: number }} T
+ * @param {Iterable<T>} schedule in order
+ * @param {(item: T, late: number) => Promise<void>} sendOne
+ * @param {() => boolean} [stop] asked before each; true ends the schedule
+ */
+export async function arrivals(schedule, sendOne, stop = () => false) {
+  const began = Date.now();
+  const open = new Set();
+  for (const item of schedule) {
+    const due = began + 1000 * item.at;
+    const early = due - Date.now();
+    if (early > 0) await pause(early);
+    if (stop()) break;
+    const late = Math.max(0, Date.now() - due);
+    lateness.add(late);
+    const one = sendOne(item, late);
+    open.add(one);
+    one.then(() => open.delete(one));
+  }
+  await Promise.all(open);
+}
+
+/** @param {number} ms */
+export const pause = (ms) => new Promise((on) => setTimeout(() => on(undefined), ms));
+
+/**
+ * Options of a script that sends by arrivals().
+ * @param {number} longest seconds after which k6 gives up
+ * @returns {import('k6/options').Scenario}
+ */
+export const openLoop = (longest) => ({
+  executor: 'per-vu-iterations',
+  vus: 1,
+  iterations: 1,
+  maxDuration: duration(longest),
+  gracefulStop: '0s',
+});
+
+/**
+ * @param {Answer} res
+ * @param {Question} question
+ * @returns {{ good: boolean, ttft: number, body: string }} of a failure ttft is 0
+ */
+function count(res, { tags = {}, late = 0 }) {
+  check(
+    res,
+    {
+      'status is 200': (r) => r.status === 200,
+      'response has content': (r) => hasContent(r.body),
+      'content-type is SSE': isSSE,
+    },
+    tags,
+  );
   const fault = faultOf(res);
-  failedRequests.add(fault !== '');
+  failedRequests.add(fault !== '', tags);
   if (fault !== '') {
     report(fault);
-    return;
+    return { good: false, ttft: 0, body: res.body };
   }
-  ttft.add(firstByte(res));
+  const first = firstByte(res) + late;
+  ttft.add(first, tags);
   const tokens = completionTokens(res.body);
   // The first token is in the first byte; without a second, or when all came
   // at once, there is no rate to speak of.
   if (tokens >= 2 && res.timings.receiving >= 1) {
-    tokensPerSecond.add((tokens - 1) / (res.timings.receiving / 1000));
+    tokensPerSecond.add((tokens - 1) / (res.timings.receiving / 1000), tags);
   }
+  return { good: true, ttft: first, body: res.body };
 }
 
 /**
@@ -135,54 +313,89 @@ export function request(run) {
  */
 
 /**
- * @param {string} model
- * @param {string} prompt
+ * @param {Target} target
+ * @param {Question} question
+ * @returns {[string, string, import('k6/http').RefinedParams<'text'>]}
  */
-function post(model, prompt) {
-  const body = {
-    model,
+function post(target, { prompt = nextPrompt(), body, tags, timeout = duration(gracefulStop - 1) }) {
+  const asked = {
+    model: target.model,
     messages: [{ role: 'user', content: prompt }],
     max_tokens: maxTokens,
     temperature: 0,
     stream: true,
     stream_options: { include_usage: true },
+    ...body,
   };
-  return answer(() => http.post(completions, JSON.stringify(body), { headers, timeout, responseType: 'text' }));
+  return [`${target.gateway}/v1/chat/completions`, JSON.stringify(asked), { headers, timeout, tags, responseType: 'text' }];
 }
 
-/** @param {string} path */
-function get(path) {
+function nextPrompt() {
+  const { idInTest, iterationInScenario } = exec.vu;
+  return promptOf(7 * idInTest + iterationInScenario);
+}
+
+/**
+ * The same one for the same number, in every run: two runs compare.
+ * @param {number} i
+ */
+export const promptOf = (i) => (promptTokens ? prose(promptTokens, random(i)) : prompts[i % prompts.length]);
+
+/**
+ * @param {string} gateway
+ * @param {string} path
+ */
+function get(gateway, path) {
   return answer(() => http.get(gateway + path, { headers, timeout: '5s', responseType: 'text' }));
 }
 
 /**
  * The answer to a request, or what stands for none.
- * @param {() => import('k6/http').Response} send
+ * @param {() => import('k6/http').Response} ask
  * @returns {Answer}
  */
-function answer(send) {
+function answer(ask) {
   try {
-    return /** @type {any} */ (send());
+    return /** @type {any} */ (ask());
   } catch (err) {
-    const error = err instanceof Error ? err.message : String(err);
-    return { status: 0, error, body: '', headers: {}, timings: { sending: 0, waiting: 0, receiving: 0 } };
+    return noAnswer(err);
   }
+}
+
+/**
+ * @param {unknown} err
+ * @returns {Answer}
+ */
+function noAnswer(err) {
+  const error = err instanceof Error ? err.message : String(err);
+  return { status: 0, error, body: '', headers: {}, timings: { sending: 0, waiting: 0, receiving: 0 } };
 }
 
 /**
  * A backend that fails now and then is for the run to measure, not for the
  * preflight to trip over.
- * @param {() => Answer} send
+ * @param {() => Answer} ask
  */
-function tryThrice(send) {
-  let res = send();
-  for (let i = 1; i < 3 && res.status !== 200; i++) res = send();
+function tryThrice(ask) {
+  let res = ask();
+  for (let i = 1; i < 3 && res.status !== 200; i++) res = ask();
   return res;
 }
 
-function firstModel() {
-  const res = get('/v1/models');
-  if (res.status !== 200) refuse('/v1/models', res, 'set MODEL');
+/**
+ * Tokens of prompt and answer together that the model holds, as vLLM lists it;
+ * Infinity if the gateway's list does not say.
+ * @param {Target} target
+ */
+export function longest(target) {
+  const res = get(target.gateway, '/v1/models');
+  return Number(field(res.body, (list) => list.data.find((/** @type {any} */ m) => m.id === target.model).max_model_len)) || Infinity;
+}
+
+/** @param {string} gateway */
+function firstModel(gateway) {
+  const res = get(gateway, '/v1/models');
+  if (res.status !== 200) refuse(gateway, '/v1/models', res, 'set MODEL');
   const id = field(res.body, (list) => list.data[0].id);
   if (!id) exec.test.abort(`the gateway at ${gateway} lists no model at /v1/models: see whether its backends are up, or set MODEL`);
   return id;
@@ -190,11 +403,12 @@ function firstModel() {
 
 /**
  * Aborts the run over an answer that is not 200.
+ * @param {string} gateway
  * @param {string} what
  * @param {Answer} res
  * @param {string} missing what to do about a 404
  */
-function refuse(what, res, missing) {
+function refuse(gateway, what, res, missing) {
   /** @type {Record<number, string>} */
   const remedies = { 401: 'set API_KEY', 403: 'set API_KEY', 404: missing };
   const remedy = remedies[res.status] || 'see its log, and whether its backends are up';
@@ -263,27 +477,158 @@ function field(text, pick) {
   }
 }
 
-let reported = false;
+let reported = 0;
 
 /**
- * Prints the first failure of five users; a line for each would drown the log,
- * and users share no memory in which to count the lines.
+ * Prints the first failures: a line for each would drown the log. Users share no
+ * memory in which to count the lines, so each of five prints one; in an open loop
+ * there is one user.
  * @param {string} fault
  */
 function report(fault) {
-  if (reported || exec.vu.idInTest > 5) return;
-  reported = true;
-  console.warn(`request failed: ${fault} (users 1 to 5 print their first failure; all are counted)`);
+  const alone = exec.instance.vusInitialized === 1;
+  if (exec.vu.idInTest > 5 || reported >= (alone ? 5 : 1)) return;
+  reported++;
+  console.warn(`request failed: ${fault} (only the first failures are printed; all are counted)`);
+}
+
+/**
+ * Numbers from 0 to 1 that are the same in each run; SEED makes others.
+ * @param {number} [stream] for several that do not depend on each other
+ */
+export function random(stream = 0) {
+  let a = (seed * 2654435761 + stream * 40503) >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(a ^ (a >>> 15), a | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/**
+ * Seconds between arrivals, 1/rate on average. Steady ones are all alike; Poisson's
+ * are those of many people who do not know of each other; bursts (gamma, its shape a
+ * quarter) are twice as uneven: most come in clusters, with long pauses between.
+ * @param {string} kind
+ * @param {number} rate per second
+ * @param {() => number} chance
+ */
+export function gap(kind, rate, chance) {
+  if (kind === 'steady') return 1 / rate;
+  if (kind === 'bursts') return (4 / rate) * quarterGamma(chance);
+  return -Math.log(1 - chance()) / rate;
+}
+
+export const arrivalKinds = ['poisson', 'bursts', 'steady'];
+
+/**
+ * A gamma variate of shape 1/4 and scale 1, by Marsaglia and Tsang (2000): one of
+ * shape 5/4, times a fourth power of chance.
+ * @param {() => number} chance
+ */
+function quarterGamma(chance) {
+  const d = 1.25 - 1 / 3;
+  const c = 1 / Math.sqrt(9 * d);
+  for (;;) {
+    const normal = Math.sqrt(-2 * Math.log(1 - chance())) * Math.cos(2 * Math.PI * chance());
+    const v = (1 + c * normal) ** 3;
+    if (v > 0 && Math.log(1 - chance()) < 0.5 * normal * normal + d - d * v + d * Math.log(v)) {
+      return d * v * (1 - chance()) ** 4;
+    }
+  }
+}
+
+// Words that tokenizers of most models have as one token each.
+const words = 'the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do any like my now over such our man me even most made after also did many off before must well back through years much where your way down should because long each just state people those too good very make world still see own work here life both between being under never day same another know year while last might great old come since against go right came take used himself few house use during without again place around home small found part once'.split(' ');
+
+/** @type {number[]} where each word of text begins */
+const starts = [];
+let text = '';
+
+/**
+ * Text of about so many tokens, and no sense. It is cut out of a longer one, since
+ * to put words together for each request would make k6 late.
+ * @param {number} tokens
+ * @param {() => number} chance says where
+ */
+export function prose(tokens, chance) {
+  const size = 1 << 14;
+  if (starts.length === 0) {
+    const any = random();
+    const chosen = Array.from({ length: size }, () => words[Math.floor(any() * words.length)]);
+    for (let i = 0, at = 0; i < size; at += chosen[i++].length + 1) starts.push(at);
+    text = chosen.join(' ') + ' ';
+  }
+  let cut = '';
+  for (let at = Math.floor(chance() * size); tokens > 0; at = 0) {
+    const end = Math.min(size, at + tokens);
+    cut += text.substring(starts[at], starts[end] || text.length);
+    tokens -= end - at;
+  }
+  return cut.trimEnd();
 }
 
 /**
  * A number above 0 from the environment.
  * @param {string} name
  * @param {number} preset
+ * @param {{ most?: number, whole?: boolean }} [within]
  */
-function positive(name, preset, most = Number.MAX_VALUE) {
+export function number(name, preset, { most = Number.MAX_VALUE, whole = false } = {}) {
   const value = Number(__ENV[name] || preset);
-  if (value > 0 && value <= most) return value;
+  if (value > 0 && value <= most && !(whole && value % 1)) return value;
   const upTo = most < Number.MAX_VALUE ? ` and at most ${most}` : '';
-  throw new Error(`${name}=${__ENV[name]}: use a number above 0${upTo}`);
+  throw new Error(`${name}=${__ENV[name]}: use a ${whole ? 'whole ' : ''}number above 0${upTo}`);
+}
+
+/**
+ * A time from the environment, in seconds or with a unit: 90, 90s, 30m, 1h30m.
+ * @param {string} name
+ * @param {number} preset seconds
+ */
+export function seconds(name, preset) {
+  if (!__ENV[name]) return preset;
+  const value = toSeconds(__ENV[name]);
+  if (value) return value;
+  throw new Error(`${name}=${__ENV[name]}: use a time such as 90s, 30m or 1h30m`);
+}
+
+/**
+ * One of a few words from the environment; the first is the default.
+ * @param {string} name
+ * @param {string[]} allowed
+ */
+export function choice(name, allowed) {
+  const value = __ENV[name] || allowed[0];
+  if (allowed.includes(value)) return value;
+  throw new Error(`${name}=${value}: use ${allowed.slice(0, -1).join(', ')} or ${allowed[allowed.length - 1]}`);
+}
+
+/**
+ * Seconds of a time as k6 writes them ("1m30.5s"), or undefined.
+ * @param {string} text
+ */
+function toSeconds(text) {
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
+  const found = /^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?$/.exec(text);
+  if (!found || text === '') return undefined;
+  const [h, m, s, ms] = found.slice(1).map((part) => Number(part || 0));
+  return 3600 * h + 60 * m + s + ms / 1000;
+}
+
+/**
+ * The lines of a file that the environment names, from where k6 was started.
+ * For the init stage.
+ * @param {string} name
+ */
+export function linesOf(name) {
+  const path = __ENV[name].startsWith('/') ? __ENV[name] : `${__ENV.PWD}/${__ENV[name]}`;
+  let text;
+  try {
+    text = open(path);
+  } catch (err) {
+    throw new Error(`${name}=${__ENV[name]}: ${err instanceof Error ? err.message : err}`);
+  }
+  return text.replace(/^\ufeff/, '').split(/\r?\n/).filter((line) => line.trim() !== '');
 }
