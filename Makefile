@@ -8,7 +8,7 @@ LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
 
-.PHONY: up test build commands lint race fuzz clients test-rules test-dashboard test-browser k6 baseline test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test build commands lint race fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -68,16 +68,13 @@ bin/promtool:
 k6: bin/k6
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' go.k6.io/$(K6)
-RW = K6_PROMETHEUS_RW_SERVER_URL=http://localhost:9090/api/v1/write K6_PROMETHEUS_RW_TREND_STATS='p(50),p(95),p(99),avg' K6_PROMETHEUS_RW_STALE_MARKERS=true
-baseline: build k6 # 10, 50 and 100 users, 7m30s, against the stack that runs, else one without demo load
-	@mkdir -p results; up() { curl -sf localhost:9000/health >/dev/null && curl -sf localhost:9090/-/ready >/dev/null; }; \
-	up || { bin/vllm-stack --no-demo >results/vllm-stack.log 2>&1 & trap "kill $$!; wait" EXIT; \
-		until up; do kill -0 $$! 2>/dev/null || { cat results/vllm-stack.log; exit 1; }; sleep .2; done; }; \
-	$(RW) bin/k6 run --no-usage-report -o experimental-prometheus-rw loadtests/baseline.js; code=$$?; \
-	curl -sS localhost:9000/metrics >results/metrics.txt; exit $$code
+baseline: TEST = baseline
+baseline: loadtest # 10, 50 and 100 users, 7m30s, against the stack that runs, else one without demo load
+loadtest: build k6 # TEST=soak, or another of loadtests/; PROMETHEUS_URL=http://… for the figures and the verdict
+	@loadtests/run $(TEST)
 test-k6: k6 # every load test against simulator and gateway, healthy and faulty
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
-	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 ./loadtests
+	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 -parallel 8 ./loadtests
 
 vllm: commands # a real vLLM on :8000, without a GPU; the first time it is installed
 	@vllm/run

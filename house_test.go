@@ -26,9 +26,11 @@ var rooms = map[string]struct {
 	"internal/daemon":  {},
 	"internal/gateway": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
 	"internal/gpu":     {others: []string{"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/ebitengine/purego"}},
+	"internal/verdict": {},
 	"internal/vllmsim": {ours: []string{"internal/openai"}, others: []string{"github.com/prometheus/client_golang"}},
 	"cmd/vllm-gateway": {ours: []string{"internal/daemon", "internal/gateway"}, others: []string{"github.com/alecthomas/kong"}},
 	"cmd/gpu-exporter": {ours: []string{"internal/daemon", "internal/gpu"}, others: []string{"github.com/alecthomas/kong"}},
+	"cmd/vllm-verdict": {ours: []string{"internal/daemon", "internal/verdict"}, others: []string{"github.com/alecthomas/kong"}},
 	"cmd/vllm-sim":     {ours: []string{"internal/daemon", "internal/vllmsim"}, others: []string{"github.com/alecthomas/kong"}},
 }
 

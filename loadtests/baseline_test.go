@@ -88,7 +88,7 @@ func TestBaseline(t *testing.T) {
 	// k6 and the gateway when 100 users begin at once.
 	t.Run("healthy", func(t *testing.T) {
 		url := gateway(t, sim(t, "--fault", "slow-first-token,delay=300ms"))
-		o := run(t, url)
+		o := run(t, "baseline", url)
 		if o.code != passed {
 			t.Fatalf("k6 ended with %d, want %d", o.code, passed)
 		}
@@ -162,7 +162,7 @@ func (c trouble) check(t *testing.T, backend, target string) {
 			}
 		}()
 	}
-	o := run(t, target)
+	o := run(t, "baseline", target)
 	if o.code != c.code {
 		t.Errorf("k6 ended with %d, want %d", o.code, c.code)
 	}
@@ -184,7 +184,7 @@ func (c trouble) check(t *testing.T, backend, target string) {
 }
 
 func TestBaselineWithoutGateway(t *testing.T) {
-	o := run(t, "http://"+freeAddr(t))
+	o := run(t, "baseline", "http://"+freeAddr(t))
 	if o.code != aborted {
 		t.Errorf("k6 ended with %d, want %d", o.code, aborted)
 	}

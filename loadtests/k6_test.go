@@ -43,19 +43,24 @@ type outcome struct {
 type sample struct {
 	Type, Metric string
 	Data         struct {
+		Time  time.Time
 		Value float64
 		Tags  map[string]string
 	}
 }
 
-// run runs the baseline as a smoke run against url.
-func run(t *testing.T, url string) outcome {
+// run runs a script as a smoke run against url, with more of its environment.
+func run(t *testing.T, script, url string, environment ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	results := filepath.Join(t.TempDir(), "results.json")
-	cmd := exec.CommandContext(ctx, k6Path(t), "run", "--quiet", "--no-color", "--address=", "--out", "json="+results, "baseline.js")
-	cmd.Env = append(os.Environ(), "K6_NO_USAGE_REPORT=true", "GATEWAY_URL="+url, "TIME_SCALE=0.01", "MODEL=", "MAX_TOKENS=", "API_KEY=")
+	cmd := exec.CommandContext(ctx, k6Path(t), "run", "--quiet", "--no-color", "--address=", "--out", "json="+results, script+".js")
+	cmd.Env = append(os.Environ(), "K6_NO_USAGE_REPORT=true", "GATEWAY_URL="+url, "TIME_SCALE=0.01")
+	for _, name := range []string{"MODEL", "MAX_TOKENS", "PROMPT_TOKENS", "API_KEY", "SEED", "TIMEOUT", "USERS", "DURATION"} {
+		cmd.Env = append(cmd.Env, name+"=")
+	}
+	cmd.Env = append(cmd.Env, environment...)
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	start := time.Now()
@@ -64,7 +69,9 @@ func run(t *testing.T, url string) outcome {
 		t.Fatalf("%v: %v, %v", cmd, err, ctx.Err())
 	}
 	o := outcome{code: cmd.ProcessState.ExitCode(), out: out.String(), log: log.String(), took: time.Since(start)}
-	o.samples = read(t, results)
+	if _, err := os.Stat(results); err == nil { // there is none where the script is wrong
+		o.samples = read(t, results)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("k6 ended with %d after %v\n%s%s", o.code, o.took, o.out, o.log)
@@ -120,3 +127,6 @@ func (o outcome) crossed() []string {
 }
 
 func (o outcome) logLines() int { return strings.Count(o.log, "\n") }
+
+// warnings are the lines of the log that are no progress.
+func (o outcome) warnings() int { return o.logLines() - strings.Count(o.log, "level=info") }

@@ -52,6 +52,18 @@ func spoil(next http.Handler) http.Handler {
 	return proxy
 }
 
+// wrongType has every stream called something else, and leaves it whole.
+func wrongType(next http.Handler) http.Handler {
+	proxy := next.(*httputil.ReverseProxy)
+	proxy.ModifyResponse = func(res *http.Response) error {
+		if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+			res.Header.Set("Content-Type", "application/json")
+		}
+		return nil
+	}
+	return proxy
+}
+
 // before is what comes before the mark, and after that the tail.
 func before(mark string, body io.ReadCloser, tail ...string) io.ReadCloser {
 	all, err := io.ReadAll(body)

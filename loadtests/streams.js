@@ -539,8 +539,8 @@ function quarterGamma(chance) {
   }
 }
 
-// Words that tokenizers of most models have as one token each.
-const words = 'the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do any like my now over such our man me even most made after also did many off before must well back through years much where your way down should because long each just state people those too good very make world still see own work here life both between being under never day same another know year while last might great old come since against go right came take used himself few house use during without again place around home small found part once'.split(' ');
+// Short words that tokenizers of most models have as one token each.
+const words = 'the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do any like my now over such our man me even most made after also did many off before must well back years much where your way down should long each just state people those too good very make world still see own work here life both being under never day same know year while last might great old come since go right came take used few house use during again place around home small found part once'.split(' ');
 
 /** @type {number[]} where each word of text begins */
 const starts = [];

@@ -62,7 +62,7 @@ export default async function ({ most, ...target }) {
   await arrivals(schedule, async (a, late) => {
     // null: what JSON makes of Infinity, on the way here from setup().
     const answer = Math.min(a.answer, Math.ceil((most || Infinity) / 2));
-    const room = (most || Infinity) - answer - template;
+    const room = Math.floor(0.95 * ((most || Infinity) - answer - template)); // words are not quite tokens
     const body = { max_tokens: answer, ignore_eos: true };
     await send(target, { prompt: question(a, Math.min(a.prompt, room), chance), body, timeout: duration(timeout), late });
   });

@@ -1,0 +1,212 @@
+package verdict
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+)
+
+// WriteText writes the verdict for a terminal, 100 columns wide at most where names
+// allow it.
+func WriteText(w io.Writer, v *Verdict) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s  %s · %s · %s\n", v.passed(), v.title(), lasted(v.End.Sub(v.Start)), v.Start.UTC().Format("2006-01-02 15:04 MST"))
+	if v.Smoke {
+		b.WriteString("A shortened run (TIME_SCALE): it says that everything works, and nothing about capacity.\n")
+	}
+	for i := range v.Stages {
+		if s := &v.Stages[i]; s.Guideline != nil {
+			guidelineText(&b, s)
+		}
+	}
+	stagesText(&b, v)
+	sidesText(&b, v)
+	gatesText(&b, v)
+	if len(v.Findings) > 0 {
+		b.WriteString("\nWhat it says\n")
+	}
+	for _, f := range v.Findings {
+		b.WriteString(wrapped("  "+marks[f.Severity]+" ", f.Says))
+		if f.Try != "" {
+			b.WriteString(wrapped("    Try: ", f.Try))
+		}
+	}
+	if len(v.Missing) > 0 {
+		b.WriteString("\nNot measured\n")
+	}
+	for _, says := range v.Missing {
+		b.WriteString(wrapped("  - ", says))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+var marks = map[string]string{"bad": "✗", "warn": "!", "good": "✓", "info": "·"}
+
+func (v *Verdict) passed() string {
+	switch {
+	case v.Passed:
+		return "PASSED"
+	case len(v.Gates) == 0:
+		return "NO GATES" // of a run that is known from Prometheus alone
+	}
+	return "FAILED"
+}
+
+func (v *Verdict) title() string {
+	if v.Script == "" {
+		return "load test"
+	}
+	return v.Script
+}
+
+func guidelineText(b *strings.Builder, s *Stage) {
+	fmt.Fprintf(b, "\n%s: %s\n", s.title(), s.State)
+	table(b, "\tthe guide expects\tk6\tgateway\t\t", func(row func(...string)) {
+		for _, r := range s.Guideline {
+			gateway := shown(r.Gateway, r.Unit)
+			if r.Quantity == "GPU util" && r.Gateway != nil {
+				gateway += " (GPU exporter)"
+			}
+			row("  "+r.Quantity, r.Expected, shown(r.K6, r.Unit), gateway, r.Fits)
+		}
+	})
+}
+
+func shown(v *float64, unit string) string {
+	switch {
+	case v == nil:
+		return "–"
+	case unit == "ms":
+		return millis(*v)
+	case unit == "%":
+		return fmt.Sprintf("%.0f%%", *v)
+	}
+	return number(*v)
+}
+
+// stagesText has a line for each stage; where the guide has rows, for what these lack.
+func stagesText(b *strings.Builder, v *Verdict) {
+	if len(v.Stages) == 0 {
+		return
+	}
+	b.WriteString("\n")
+	table(b, "  stage\trequests\tfailed\tRPS\tTTFT p50\tp95\tp99\ttokens/s\tqueue\tGPU\t\t", func(row func(...string)) {
+		for i := range v.Stages {
+			s := &v.Stages[i]
+			cells := []string{"  " + s.Name, "–", "–", "–", "–", "–", "–", "–", "–", "–", s.State}
+			if c := s.Client; c != nil {
+				cells[1], cells[2] = count(float64(c.Requests)), count(float64(c.Failed))
+			}
+			if rps, ok := s.rps(); ok {
+				cells[3] = number(rps)
+			}
+			if t := s.ttft(); t != nil {
+				cells[4], cells[5], cells[6] = millis(t.P50), millis(t.P95), millis(t.P99)
+			}
+			if mean, ok := s.speed(); ok {
+				cells[7] = number(mean)
+			}
+			cells[8] = number(s.inFlight())
+			if s.Server != nil && s.Server.GPU != nil {
+				cells[9] = fmt.Sprintf("%.0f%%", s.Server.GPU.Mean)
+			}
+			row(cells...)
+		}
+	})
+}
+
+func (s *Stage) ttft() *Spread {
+	if s.Client != nil && s.Client.TTFT.N > 0 {
+		return &s.Client.TTFT
+	}
+	if s.Server != nil && s.Server.TTFT != nil && s.Server.TTFT.N > 0 {
+		return s.Server.TTFT
+	}
+	return nil
+}
+
+func sidesText(b *strings.Builder, v *Verdict) {
+	if len(v.Sides) == 0 {
+		return
+	}
+	b.WriteString("\n")
+	table(b, "  side\trequests\tfailed\tRPS\tTTFT p50\tp95\ttokens/s\tprefix cache\t", func(row func(...string)) {
+		for _, s := range v.Sides {
+			hits := "–"
+			if s.Hits != nil {
+				hits = fmt.Sprintf("%.0f%% hit", 100**s.Hits)
+			}
+			if c := s.Client; c != nil {
+				row("  "+s.Name, count(float64(c.Requests)), count(float64(c.Failed)), number(c.RPS), millis(c.TTFT.P50), millis(c.TTFT.P95), number(c.Speed.Mean), hits)
+			}
+		}
+	})
+}
+
+func gatesText(b *strings.Builder, v *Verdict) {
+	if len(v.Gates) == 0 {
+		return
+	}
+	held := 0
+	for _, g := range v.Gates {
+		if g.Held {
+			held++
+		}
+	}
+	fmt.Fprintf(b, "\nGates, over the whole run: %d of %d held\n", held, len(v.Gates))
+	table(b, "", func(row func(...string)) {
+		for _, g := range v.Gates {
+			if !g.Held {
+				row("  ✗ "+g.Metric, g.Condition, "is "+g.value())
+			}
+		}
+	})
+}
+
+// value is what a gate was held against, in its unit.
+func (g Gate) value() string {
+	name, _, _ := strings.Cut(g.Metric, "{")
+	switch {
+	case strings.HasPrefix(g.Condition, "count"):
+		return count(g.Value)
+	case strings.HasPrefix(g.Condition, "rate"):
+		return fmt.Sprintf("%.1f%%", 100*g.Value)
+	case strings.HasSuffix(name, "_ms") || name == "http_req_duration":
+		return millis(g.Value)
+	}
+	return number(g.Value)
+}
+
+// table writes rows under a head, their columns in line.
+func table(b *strings.Builder, head string, rows func(row func(cells ...string))) {
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	if head != "" {
+		fmt.Fprintln(t, head)
+	}
+	rows(func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") })
+	t.Flush() // into memory
+}
+
+// wrapped is a text in lines of 100, its first one after the mark and the others
+// below that.
+func wrapped(mark, text string) string {
+	var b strings.Builder
+	indent := strings.Repeat(" ", utf8.RuneCountInString(mark))
+	line := mark
+	for i, word := range strings.Fields(text) {
+		if i > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 100 {
+			b.WriteString(line + "\n")
+			line = indent + word
+			continue
+		}
+		if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	b.WriteString(line + "\n")
+	return b.String()
+}
