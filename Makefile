@@ -74,7 +74,7 @@ loadtest: build k6 # TEST=soak, or another of loadtests/; PROMETHEUS_URL=http://
 	@loadtests/run $(TEST)
 test-k6: k6 # every load test against simulator and gateway, healthy and faulty
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
-	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 -parallel 8 ./loadtests
+	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 -parallel 12 ./loadtests
 
 vllm: commands # a real vLLM on :8000, without a GPU; the first time it is installed
 	@vllm/run

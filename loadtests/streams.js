@@ -14,7 +14,9 @@ import http from 'k6/http';
 import { Gauge, Rate, Trend } from 'k6/metrics';
 import { setTimeout } from 'k6/timers';
 
-export const gatewayURL = (__ENV.GATEWAY_URL || 'http://localhost:9000').replace(/\/+$/, '');
+/** @param {string} url */
+export const trimmed = (url) => url.trim().replace(/\/+$/, '');
+export const gatewayURL = trimmed(__ENV.GATEWAY_URL || 'http://localhost:9000');
 const timeScale = number('TIME_SCALE', 1, { most: 1 });
 const maxTokens = number('MAX_TOKENS', 50, { whole: true });
 const promptTokens = __ENV.PROMPT_TOKENS ? number('PROMPT_TOKENS', 0, { whole: true }) : 0;
@@ -132,14 +134,27 @@ export function plan(name, own, stages) {
  */
 export const announce = (lasts, tags = {}) => stageSeconds.add(lasts, { script, ...tags });
 
+let announced = '';
+
+/** By the first request of a scenario, whichever user sends it. */
 function announceScenario() {
-  const { name } = exec.scenario;
+  const { name, iterationInInstance } = exec.scenario;
+  if (iterationInInstance !== 0 || announced === name) return;
+  announced = name;
   if (parts) {
     for (const { stage, begins, seconds } of parts) announce(seconds, { stage, begins: String(begins) });
     return;
   }
   const scenario = /** @type {any} */ (exec.test.options.scenarios)[name];
   announce(toSeconds(scenario.duration) || 0);
+}
+
+/** The part of its only scenario in which a script is now, as plan() was told. */
+export function stageNow() {
+  const elapsed = (Date.now() - exec.scenario.startTime) / 1000;
+  let now = '';
+  for (const { stage, begins } of parts || []) if (begins <= elapsed || now === '') now = stage;
+  return now;
 }
 
 // Long and short ones, as users send them.
@@ -200,6 +215,7 @@ let warned = false;
  * What to ask, where it is not the next of the built-in prompts.
  * @typedef {object} Question
  * @property {string} [prompt]
+ * @property {string} [system] a system prompt before it
  * @property {object} [body] fields of the request: messages, max_tokens, …
  * @property {Record<string, string>} [tags] of all samples of the request
  * @property {string} [timeout] instead of the scenario's
@@ -212,7 +228,7 @@ let warned = false;
  * @param {Question} [question]
  */
 export function request(target, question = {}) {
-  if (exec.scenario.iterationInInstance === 0) announceScenario();
+  announceScenario();
   return count(answer(() => http.post(...post(target, question))), question);
 }
 
@@ -278,7 +294,8 @@ export const openLoop = (longest) => ({
 /**
  * @param {Answer} res
  * @param {Question} question
- * @returns {{ good: boolean, ttft: number, body: string }} of a failure ttft is 0
+ * @returns {{ good: boolean, ttft: number, speed: number, body: string }} milliseconds,
+ *   and tokens a second; 0 where there is none
  */
 function count(res, { tags = {}, late = 0 }) {
   check(
@@ -294,17 +311,16 @@ function count(res, { tags = {}, late = 0 }) {
   failedRequests.add(fault !== '', tags);
   if (fault !== '') {
     report(fault);
-    return { good: false, ttft: 0, body: res.body };
+    return { good: false, ttft: 0, speed: 0, body: res.body };
   }
   const first = firstByte(res) + late;
   ttft.add(first, tags);
   const tokens = completionTokens(res.body);
   // The first token is in the first byte; without a second, or when all came
   // at once, there is no rate to speak of.
-  if (tokens >= 2 && res.timings.receiving >= 1) {
-    tokensPerSecond.add((tokens - 1) / (res.timings.receiving / 1000), tags);
-  }
-  return { good: true, ttft: first, body: res.body };
+  const speed = tokens >= 2 && res.timings.receiving >= 1 ? (tokens - 1) / (res.timings.receiving / 1000) : 0;
+  if (speed) tokensPerSecond.add(speed, tags);
+  return { good: true, ttft: first, speed, body: res.body };
 }
 
 /**
@@ -317,10 +333,11 @@ function count(res, { tags = {}, late = 0 }) {
  * @param {Question} question
  * @returns {[string, string, import('k6/http').RefinedParams<'text'>]}
  */
-function post(target, { prompt = nextPrompt(), body, tags, timeout = duration(gracefulStop - 1) }) {
+function post(target, { prompt = nextPrompt(), system, body, tags, timeout = duration(gracefulStop - 1) }) {
+  const user = { role: 'user', content: prompt };
   const asked = {
     model: target.model,
-    messages: [{ role: 'user', content: prompt }],
+    messages: system ? [{ role: 'system', content: system }, user] : [user],
     max_tokens: maxTokens,
     temperature: 0,
     stream: true,
@@ -430,6 +447,16 @@ const isSSE = (res) => /^text\/event-stream\b/i.test(res.headers['Content-Type']
 
 /** @param {string} body */
 const hasContent = (body) => /"(content|reasoning|reasoning_content|arguments)": ?"[^"]/.test(body);
+
+/**
+ * The text of a streamed answer, for a talk that goes on. It parses what it finds, so
+ * only scripts that need it pay for it.
+ * @param {string} body
+ */
+export function textOf(body) {
+  const pieces = body.match(/"content": ?"(?:[^"\\]|\\.)*"/g) || [];
+  return pieces.map((piece) => JSON.parse(piece.slice(piece.indexOf(':') + 1))).join('');
+}
 
 /**
  * completion_tokens of the usage at the stream's end; 0 if there is none.
