@@ -25,6 +25,9 @@ type Verdict struct {
 	Missing []string `json:"missing,omitempty"`
 	// Series are for the report's pictures; the JSON does without.
 	Series []Series `json:"-"`
+
+	// byGateway says that nothing of k6's is there to judge the gates by.
+	byGateway bool
 }
 
 // A Gate is a threshold of the script; k6 exits with 99 if one does not hold.
@@ -131,7 +134,7 @@ type Row struct {
 // A Side is one of those that a comparison compares, all its stages together.
 type Side struct {
 	Name   string   `json:"name"`
-	Client *Client  `json:"k6"`
+	Client *Client  `json:"k6,omitempty"`
 	Hits   *float64 `json:"prefix_cache_hit_ratio,omitempty"`
 }
 

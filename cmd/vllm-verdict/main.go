@@ -1,0 +1,130 @@
+// Command vllm-verdict judges a load test.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
+	"github.com/vllm-gateway/vllm-gateway/internal/verdict"
+)
+
+type flags struct {
+	Samples    string           `arg:"" optional:"" help:"k6's samples, of k6 run --out json=FILE (.gz too). Without them the last run is looked for in Prometheus, where its pods have written to; gates and percentiles are then the gateway's."`
+	Summary    string           `placeholder:"FILE" help:"What k6 run --summary-export=FILE wrote of the same run: k6's own word on every gate."`
+	Prometheus string           `default:"http://localhost:9090" placeholder:"URL" help:"The Prometheus that reads the gateway, the GPU exporter and vLLM; empty for none (${default})."`
+	Since      time.Duration    `default:"3h" placeholder:"TIME" help:"How far back to look for the last run, without samples (${default})."`
+	Out        string           `type:"path" placeholder:"FOLDER" help:"Write verdict.html and verdict.json there."`
+	Version    kong.VersionFlag `help:"Print the version and exit."`
+}
+
+const (
+	name = "vllm-verdict"
+	// crossed is k6's exit code for a threshold that did not hold.
+	crossed = 99
+	// askTimeout is for all questions together, and the wait for the last scrape.
+	askTimeout = time.Minute
+)
+
+func main() {
+	var f flags
+	kong.Parse(&f,
+		kong.Name(name),
+		kong.Description("Judges a load test: what k6 saw beside what the gateway and the GPUs did meanwhile, what the guide expects, and what it means. It sends no load. Exit code 0: every gate held; 99: one did not."),
+		kong.Vars{"version": name + " " + daemon.Version()},
+		kong.Exit(daemon.ParserExit),
+	)
+	prometheus, err := f.check()
+	if err != nil {
+		daemon.Exit(name, daemon.Usage, err)
+	}
+	ctx, forget := daemon.Signalled(context.Background())
+	defer forget()
+	v, err := judge(ctx, f, prometheus)
+	if err == nil {
+		err = show(os.Stdout, f.Out, v)
+	}
+	if err != nil {
+		daemon.Exit(name, daemon.Failed, err)
+	}
+	if !v.Passed {
+		os.Exit(crossed)
+	}
+}
+
+// check returns the Prometheus to ask; nil: none.
+func (f flags) check() (*verdict.Prometheus, error) {
+	switch {
+	case f.Samples == "" && f.Prometheus == "":
+		return nil, errors.New("neither samples nor a Prometheus: name a file of k6 run --out json=FILE, or set --prometheus")
+	case f.Samples == "" && f.Summary != "":
+		return nil, errors.New("--summary is of samples: name the file of k6 run --out json=FILE as well")
+	case f.Since <= 0:
+		return nil, fmt.Errorf("--since %s: it must be above 0, such as 3h", f.Since)
+	case f.Prometheus == "":
+		return nil, nil
+	}
+	p, err := verdict.NewPrometheus(f.Prometheus)
+	if err != nil {
+		return nil, fmt.Errorf("--prometheus %q: %w", f.Prometheus, err)
+	}
+	return p, nil
+}
+
+func judge(ctx context.Context, f flags, prometheus *verdict.Prometheus) (v *verdict.Verdict, err error) {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if f.Samples != "" {
+		v, err = read(f.Samples, f.Summary)
+	} else {
+		v, err = prometheus.LastRun(asking, f.Since)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if prometheus != nil {
+		prometheus.Fill(asking, v)
+	}
+	if ctx.Err() != nil {
+		return nil, errors.New("interrupted")
+	}
+	v.Judge()
+	return v, nil
+}
+
+// read is a run as k6 wrote it down.
+func read(samples, summary string) (*verdict.Verdict, error) {
+	var s *verdict.Samples
+	err := from(samples, func(r io.Reader) (err error) {
+		s, err = verdict.ReadK6(r)
+		return err
+	})
+	if err == nil && summary != "" {
+		err = from(summary, s.ReadSummary)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Verdict(), nil
+}
+
+func from(path string, read func(io.Reader) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err // names the file
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a folder: name a file in it", path)
+	}
+	if err := read(f); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,306 @@
+package verdict
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// promScrapes is how long what happened may take to get into a Prometheus: its
+	// scrapes are some seconds apart, and so are its rules.
+	promScrapes = 10 * time.Second
+	// promAtOnce is how many questions are asked at a time.
+	promAtOnce = 4
+)
+
+// Fill adds what a Prometheus has of the run. What it has not, and why, is in Missing
+// then: without it k6's own figures still make a verdict.
+func (p *Prometheus) Fill(ctx context.Context, v *Verdict) {
+	if len(v.Stages) == 0 {
+		return
+	}
+	begin, end := v.span()
+	promWait(ctx, end)
+	f := &promFill{p: p, ctx: ctx, v: v, begin: begin, end: end, turns: make(chan struct{}, promAtOnce)}
+	own := len(v.Series)
+	if err := f.present(); err != nil {
+		v.Missing = append(v.Missing, fmt.Sprintf("The gateway's and the GPUs' figures: the Prometheus at %s %v. Set PROMETHEUS_URL, or --prometheus, to the one that watches this gateway.", p, err))
+		f.gates()
+		return
+	}
+	f.stages()
+	f.levels()
+	f.pictures()
+	f.whole()
+	f.wait.Wait()
+	slices.SortFunc(v.Series[own:], func(a, b Series) int { // they came in any order
+		return cmp.Or(cmp.Compare(a.Panel, b.Panel), cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name))
+	})
+	f.sides()
+	f.gates()
+	if f.failed > 0 {
+		v.Missing = append(v.Missing, fmt.Sprintf("The Prometheus at %s answered only %d of %d questions. %v.", p, f.asked-f.failed, f.asked, f.first))
+	}
+}
+
+// span is from the first stage's begin to the last one's end.
+func (v *Verdict) span() (begin, end time.Time) {
+	for i, s := range v.Stages {
+		if i == 0 || s.Start.Before(begin) {
+			begin = s.Start
+		}
+		if s.End.After(end) {
+			end = s.End
+		}
+	}
+	return begin, end
+}
+
+// promWait waits until what happened before a time has been scraped.
+func promWait(ctx context.Context, end time.Time) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(min(promScrapes, time.Until(end.Add(promScrapes)))):
+	}
+}
+
+// promFill is all that is asked about one run.
+type promFill struct {
+	p          *Prometheus
+	ctx        context.Context
+	v          *Verdict
+	begin, end time.Time
+	interval   time.Duration // between scrapes of the gateway
+	measured   []*Stage      // those that are long enough
+
+	turns chan struct{}
+	wait  sync.WaitGroup
+	// mu is over all that follows, and over the verdict.
+	mu            sync.Mutex
+	asked, failed int
+	first         error
+	ofStage       map[*Stage]promCounts
+	of            promWhole
+}
+
+// answer takes a question's answer, one at a time.
+func (f *promFill) answer(about string, ask func() ([]promSeries, error), take func([]promSeries)) {
+	f.wait.Go(func() {
+		f.turns <- struct{}{}
+		answer, err := ask()
+		<-f.turns
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.asked++
+		if err == nil {
+			take(answer)
+			return
+		}
+		if f.failed++; f.first == nil {
+			f.first = fmt.Errorf("Asked about %s it %w", about, err)
+		}
+	})
+}
+
+func (f *promFill) instant(about, query string, at time.Time, take func([]promSeries)) {
+	f.answer(about, func() ([]promSeries, error) { return f.p.instant(f.ctx, query, at) }, take)
+}
+
+func (f *promFill) buckets(metric string, from, to time.Time, take func(*promBuckets)) {
+	f.instant(metric, promBucketsQuery(metric, promRange(to.Sub(from))), to, func(answer []promSeries) { take(promBucketsOf(answer)) })
+}
+
+// present finds out what there is, and how often the gateway is scraped. The error is
+// that of a Prometheus which does not answer.
+func (f *promFill) present() error {
+	over := promRange(f.end.Sub(f.begin))
+	var parts []string
+	for _, metric := range []string{"gateway_rps", "nvidia_gpu_duty_cycle", "vllm:num_requests_waiting", "gateway:diagnosis"} {
+		parts = append(parts, fmt.Sprintf(`label_replace(max(count_over_time(%s[%s])), "of", "%s", "", "")`, metric, over, metric))
+	}
+	answer, err := f.p.instant(f.ctx, strings.Join(parts, " or "), f.end)
+	if err != nil {
+		return err
+	}
+	scrapes := map[string]float64{}
+	for _, s := range answer {
+		if n := s.last(); n >= 1 {
+			scrapes[s.labels["of"]] = n
+		}
+	}
+	f.interval = 5 * time.Second
+	if n := scrapes["gateway_rps"]; n > 0 {
+		f.interval = time.Duration(float64(f.end.Sub(f.begin)) / n)
+	}
+	for _, part := range []struct{ metric, says string }{
+		{"gateway_rps", "The gateway's figures: the Prometheus at %s has none of these minutes (gateway_rps). Let it scrape the gateway's :9000/metrics, or name the one that does."},
+		{"nvidia_gpu_duty_cycle", "The GPUs: the Prometheus at %s has nothing of them in these minutes (nvidia_gpu_duty_cycle). Run gpu-exporter beside them, and let it scrape :9835/metrics."},
+		{"vllm:num_requests_waiting", "vLLM's own figures (waiting, KV cache, preemptions, prefix cache): the Prometheus at %s has none of these minutes. Let it scrape the backends' /metrics."},
+		{"gateway:diagnosis", "The diagnosis over time: the Prometheus at %s does not record gateway:diagnosis. Give it alerts/recording.yml."},
+	} {
+		if scrapes[part.metric] == 0 && (part.metric != "gateway:diagnosis" || scrapes["gateway_rps"] > 0) {
+			f.v.Missing = append(f.v.Missing, fmt.Sprintf(part.says, f.p))
+		}
+	}
+	return nil
+}
+
+// stages asks for what was counted in each stage. Of what is as short as two scrapes
+// nothing can be known.
+func (f *promFill) stages() {
+	f.ofStage = map[*Stage]promCounts{}
+	var short []string
+	for i := range f.v.Stages {
+		s := &f.v.Stages[i]
+		if s.End.Sub(s.Start) < 19*f.interval/10 { // the interval is known to a twentieth or so
+			short = append(short, s.Name)
+			continue
+		}
+		f.measured = append(f.measured, s)
+		f.buckets("gateway_time_to_first_token_seconds", s.Start, s.End, func(h *promBuckets) {
+			if spread := h.spread(1000); spread != nil {
+				s.server().TTFT, s.server().P95Range = spread, h.span(0.95, 1000)
+			}
+		})
+		f.buckets("gateway_tokens_per_second", s.Start, s.End, func(h *promBuckets) {
+			if spread := h.spread(1); spread != nil {
+				s.server().Speed = spread
+			}
+		})
+		f.counts(s.Start, s.End, func(c promCounts) {
+			f.ofStage[s] = c
+			c.fill(s)
+		})
+	}
+	if len(short) > 0 {
+		f.v.Missing = append(f.v.Missing, fmt.Sprintf("The gateway's and the GPUs' figures of %s: shorter than two of Prometheus's scrapes, which come every %s.", list(short), f.interval.Round(time.Second)))
+	}
+}
+
+func (s *Stage) server() *Server {
+	if s.Server == nil {
+		s.Server = &Server{}
+	}
+	return s.Server
+}
+
+// promCounts is what was counted in some time.
+type promCounts struct {
+	outcomes, causes map[string]float64
+	one              map[string]float64 // all others, by name
+}
+
+// promCounters are those that are one number, by the name under which they come back.
+var promCounters = []struct{ name, query string }{
+	{"rps", "sum(rate(gateway_rps[%[1]s]))"},
+	{"retries", "sum(increase(gateway_retries_total[%[1]s]))"},
+	{"preemptions", "sum(increase(vllm:num_preemptions_total[%[1]s]))"},
+	{"refused", "sum(increase(vllm:admission_rejections_total[%[1]s]))"},
+	{"asked", "sum(increase(vllm:prefix_cache_queries_total[%[1]s]))"},
+	{"hits", "sum(increase(vllm:prefix_cache_hits_total[%[1]s]))"},
+	// A series of an outcome begins with its first request, and increase() does not see
+	// the step from nothing to its first value, which a burst of failures may be all of.
+	// It is one if the gateway was there before, and the series in an hour was not.
+	{"born", "sum by (outcome) (min_over_time(gateway_requests_total[%[1]s]) unless last_over_time(gateway_requests_total[1h] offset %[1]s) and on (job, instance) last_over_time(gateway_rps[1h] offset %[1]s))"},
+}
+
+// counts asks for all of them in one question.
+func (f *promFill) counts(from, to time.Time, take func(promCounts)) {
+	over := promRange(to.Sub(from))
+	parts := []string{
+		"sum by (outcome) (increase(gateway_requests_total[" + over + "]))",
+		"sum by (cause) (increase(gateway_upstream_errors_total[" + over + "]))",
+	}
+	for _, c := range promCounters {
+		parts = append(parts, fmt.Sprintf(`label_replace(`+c.query+`, "of", "%[2]s", "", "")`, over, c.name))
+	}
+	f.instant("what was counted", strings.Join(parts, " or "), to, func(answer []promSeries) { take(promCountsOf(answer)) })
+}
+
+func promCountsOf(answer []promSeries) promCounts {
+	c := promCounts{one: map[string]float64{}}
+	count := func(to *map[string]float64, key string, n float64) {
+		if *to == nil {
+			*to = map[string]float64{}
+		}
+		(*to)[key] += n
+	}
+	for _, s := range answer {
+		n := s.last()
+		switch {
+		case math.IsNaN(n):
+		case s.labels["outcome"] != "":
+			count(&c.outcomes, s.labels["outcome"], n)
+		case s.labels["cause"] != "":
+			count(&c.causes, s.labels["cause"], n)
+		case s.labels["of"] != "":
+			c.one[s.labels["of"]] = n
+		}
+	}
+	return c
+}
+
+// fill makes whole numbers of counts: those of a range that scrapes do not fill are
+// estimates.
+func (c promCounts) fill(s *Stage) {
+	if len(c.one) == 0 && c.outcomes == nil && c.causes == nil {
+		return
+	}
+	m := s.server()
+	m.Outcomes, m.Causes = rounded(c.outcomes), rounded(c.causes)
+	whole := func(name string) *float64 {
+		n, ok := c.one[name]
+		if !ok {
+			return nil
+		}
+		n = math.Round(n)
+		return &n
+	}
+	m.Retries, m.Preemptions, m.Refused = whole("retries"), whole("preemptions"), whole("refused")
+	if rps, ok := c.one["rps"]; ok {
+		m.RPS = &rps
+	}
+	m.PrefixHits = promHits(c)
+}
+
+func rounded(counts map[string]float64) map[string]float64 {
+	for k, n := range counts {
+		counts[k] = math.Round(n)
+	}
+	return counts
+}
+
+// promHits is the share of prompt tokens that prefix caches had; nil if none was asked
+// for.
+func promHits(counts ...promCounts) *float64 {
+	var hits, asked float64
+	for _, c := range counts {
+		hits += c.one["hits"]
+		asked += c.one["asked"]
+	}
+	if asked <= 0 {
+		return nil
+	}
+	share := min(1, hits/asked)
+	return &share
+}
+
+// sides sums up the stages of each side.
+func (f *promFill) sides() {
+	for i := range f.v.Sides {
+		side := &f.v.Sides[i]
+		var all []promCounts
+		for s, c := range f.ofStage {
+			if s.Side == side.Name {
+				all = append(all, c)
+			}
+		}
+		side.Hits = promHits(all...)
+	}
+}
