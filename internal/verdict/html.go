@@ -121,12 +121,14 @@ func (g Gate) Measured() string {
 	switch {
 	case !drawable(g.Value):
 		return "–"
-	case strings.HasPrefix(g.Condition, "rate") && (metric == "failed_requests" || metric == "http_req_failed" || metric == "checks"):
+	case strings.HasPrefix(g.Condition, "rate") && (metric == "failed_requests" || metric == "http_req_failed" || metric == "checks" || metric == "gateway_requests_total"):
 		return fmt.Sprintf("%s (%s)", text, shareText(g.Value))
 	case strings.HasPrefix(g.Condition, "count"):
 		return text
 	case strings.HasSuffix(metric, "_ms") || strings.HasPrefix(metric, "http_req_") || strings.HasSuffix(metric, "_duration"):
 		return text + " ms"
+	case strings.HasSuffix(metric, "_seconds"):
+		return text + " s"
 	}
 	return text
 }

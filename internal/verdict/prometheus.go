@@ -18,8 +18,8 @@ import (
 
 // Prometheus is one that can be asked.
 type Prometheus struct {
+	Client *http.Client // whose transport may be another
 	url    *url.URL
-	client *http.Client
 }
 
 const (
@@ -38,7 +38,7 @@ func NewPrometheus(at string) (*Prometheus, error) {
 		return nil, errors.New("that is no URL of a Prometheus: write it as http://localhost:9090")
 	}
 	u.RawQuery, u.Fragment = "", ""
-	return &Prometheus{u, &http.Client{Timeout: promTimeout}}, nil
+	return &Prometheus{&http.Client{Timeout: promTimeout}, u}, nil
 }
 
 // String is its URL, without a password.
@@ -81,7 +81,7 @@ func (p *Prometheus) ask(ctx context.Context, path string, form url.Values) ([]p
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	res, err := p.client.Do(req)
+	res, err := p.Client.Do(req)
 	if err != nil {
 		return nil, promUnusable{"cannot be reached (" + promReason(err) + ")"}
 	}

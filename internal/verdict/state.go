@@ -78,20 +78,25 @@ func (s *Stage) failedShare() float64 {
 	if s.Client != nil && s.Client.Requests > 0 {
 		return float64(s.Client.Failed) / float64(s.Client.Requests)
 	}
-	if s.Server == nil {
+	all, failed, _ := s.Server.requests()
+	if all == 0 {
 		return 0
 	}
-	all, failed := 0.0, 0.0
-	for outcome, n := range s.Server.Outcomes {
+	return failed / all
+}
+
+// requests are those that the gateways counted; m may be nil.
+func (m *Server) requests() (all, failed float64, counted bool) {
+	if m == nil || m.Outcomes == nil {
+		return 0, 0, false
+	}
+	for outcome, n := range m.Outcomes {
 		all += n
 		if outcome != "ok" {
 			failed += n
 		}
 	}
-	if all == 0 {
-		return 0
-	}
-	return failed / all
+	return all, failed, true
 }
 
 // inFlight is the gateway's mean queue depth, else k6's own.

@@ -76,15 +76,10 @@ func guidelineText(b *strings.Builder, s *Stage) {
 }
 
 func shown(v *float64, unit string) string {
-	switch {
-	case v == nil:
+	if v == nil {
 		return "–"
-	case unit == "ms":
-		return millis(*v)
-	case unit == "%":
-		return fmt.Sprintf("%.0f%%", *v)
 	}
-	return number(*v)
+	return inUnit(*v, unit)
 }
 
 // stagesText has a line for each stage; where the guide has rows, for what these lack.
@@ -93,12 +88,14 @@ func stagesText(b *strings.Builder, v *Verdict) {
 		return
 	}
 	b.WriteString("\n")
-	table(b, "  stage\trequests\tfailed\tRPS\tTTFT p50\tp95\tp99\ttokens/s\tqueue\tGPU\t\t", func(row func(...string)) {
+	table(b, "  stage\tsent\tfailed\tRPS\tTTFT p50\tp95\tp99\ttok/s\tqueue\tGPU\t\t", func(row func(...string)) {
 		for i := range v.Stages {
 			s := &v.Stages[i]
 			cells := []string{"  " + s.Name, "–", "–", "–", "–", "–", "–", "–", "–", "–", s.State}
 			if c := s.Client; c != nil {
 				cells[1], cells[2] = count(float64(c.Requests)), count(float64(c.Failed))
+			} else if all, failed, ok := s.Server.requests(); ok {
+				cells[1], cells[2] = count(all), count(failed)
 			}
 			if rps, ok := s.rps(); ok {
 				cells[3] = number(rps)
@@ -109,9 +106,11 @@ func stagesText(b *strings.Builder, v *Verdict) {
 			if mean, ok := s.speed(); ok {
 				cells[7] = number(mean)
 			}
-			cells[8] = number(s.inFlight())
+			if s.Client != nil || s.Server != nil && s.Server.Queue != nil {
+				cells[8] = number(s.inFlight())
+			}
 			if s.Server != nil && s.Server.GPU != nil {
-				cells[9] = fmt.Sprintf("%.0f%%", s.Server.GPU.Mean)
+				cells[9] = percentOf(s.Server.GPU.Mean)
 			}
 			row(cells...)
 		}
@@ -133,13 +132,15 @@ func sidesText(b *strings.Builder, v *Verdict) {
 		return
 	}
 	b.WriteString("\n")
-	table(b, "  side\trequests\tfailed\tRPS\tTTFT p50\tp95\ttokens/s\tprefix cache\t", func(row func(...string)) {
+	table(b, "  side\tsent\tfailed\tRPS\tTTFT p50\tp95\ttok/s\tprefix cache\t", func(row func(...string)) {
 		for _, s := range v.Sides {
 			hits := "–"
 			if s.Hits != nil {
-				hits = fmt.Sprintf("%.0f%% hit", 100**s.Hits)
+				hits = shareText(*s.Hits) + " hit"
 			}
-			if c := s.Client; c != nil {
+			if c := s.Client; c == nil {
+				row("  "+s.Name, "–", "–", "–", "–", "–", "–", hits)
+			} else {
 				row("  "+s.Name, count(float64(c.Requests)), count(float64(c.Failed)), number(c.RPS), millis(c.TTFT.P50), millis(c.TTFT.P95), number(c.Speed.Mean), hits)
 			}
 		}
@@ -173,21 +174,27 @@ func (g Gate) value() string {
 	case strings.HasPrefix(g.Condition, "count"):
 		return count(g.Value)
 	case strings.HasPrefix(g.Condition, "rate"):
-		return fmt.Sprintf("%.1f%%", 100*g.Value)
+		return shareText(g.Value)
 	case strings.HasSuffix(name, "_ms") || name == "http_req_duration":
 		return millis(g.Value)
+	case strings.HasSuffix(name, "_seconds"): // the gateway's
+		return millis(1000 * g.Value)
 	}
 	return number(g.Value)
 }
 
 // table writes rows under a head, their columns in line.
 func table(b *strings.Builder, head string, rows func(row func(cells ...string))) {
-	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	var lines strings.Builder
+	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)
 	if head != "" {
 		fmt.Fprintln(t, head)
 	}
 	rows(func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") })
 	t.Flush() // into memory
+	for line := range strings.Lines(lines.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
 }
 
 // wrapped is a text in lines of 100, its first one after the mark and the others
