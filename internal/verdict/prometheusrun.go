@@ -109,11 +109,15 @@ func (p *Prometheus) unfit(err error) error {
 	return err
 }
 
-// promAgo is a duration without its zeros: 3h.
+// promAgo is a duration without its zeros: 3h, 1h30m.
 func promAgo(d time.Duration) string {
 	s := d.String()
-	s = strings.TrimSuffix(s, "0s")
-	return cmp.Or(strings.TrimSuffix(s, "0m"), d.String())
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = strings.TrimSuffix(s, zero[1:])
+		}
+	}
+	return s
 }
 
 // promRun is one run of a script.

@@ -1,0 +1,220 @@
+package verdict
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// told is what one k6 said of a stage: at seconds and with lengths in turn.
+func told(labels string, points ...float64) promSeries {
+	s := promSeries{labels: map[string]string{"__name__": "k6_stage_seconds"}}
+	for pair := range strings.FieldsSeq(labels) {
+		k, v, _ := strings.Cut(pair, "=")
+		s.labels[k] = v
+	}
+	for i := 0; i < len(points); i += 2 {
+		s.points = append(s.points, Point{time.Unix(int64(points[i]), 0), points[i+1]})
+	}
+	return s
+}
+
+// Runs are told from each other, whatever became of them.
+func TestRuns(t *testing.T) {
+	baseline := func(pod string, begins ...float64) (all []promSeries) {
+		for i, users := range []string{"users_10", "users_50", "users_100"} {
+			var points []float64
+			for _, b := range begins {
+				points = append(points, b+150*float64(i), 120)
+			}
+			all = append(all, told("script=baseline scenario="+users+" instance_id="+pod, points...))
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name   string
+		answer []promSeries
+		want   string // script: stages from-to, of each run
+	}{
+		{"nothing", nil, ""},
+		{"one", baseline("1", 0), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
+		{"two pods, not quite at once", append(baseline("1", 0), baseline("2", 3)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
+		{"one after the other", baseline("1", 0, 430), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 430-550, users_50 580-700, users_100 730-850"},
+		{"two pods, one after the other", append(baseline("1", 0, 500), baseline("2", 3, 502)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 500-620, users_50 650-770, users_100 800-920"},
+		{"begun again after some seconds", []promSeries{told("script=baseline scenario=users_10", 0, 120, 20, 120), told("script=baseline scenario=users_50", 170, 120)}, "baseline: users_10 0-120; baseline: users_10 20-140, users_50 170-290"},
+		{"the end of one that began long ago", []promSeries{told("script=baseline scenario=users_100", 0, 120), told("script=baseline scenario=users_10", 4000, 120)}, "baseline: users_100 0-120; baseline: users_10 4000-4120"},
+		{"a smoke run after it", []promSeries{told("script=baseline scenario=users_10", 0, 120), told("script=baseline scenario=users_50 run=smoke", 130, 1)}, "baseline: users_10 0-120; baseline smoke: users_50 130-131"},
+		{"two tests at once", []promSeries{told("script=soak scenario=soak", 0, 1800), told("script=spike stage=calm", 10, 60), told("script=spike stage=spike", 70, 60)}, "soak: soak 0-1800; spike: calm 10-70, spike 70-130"},
+		{"parts of a scenario", []promSeries{told("script=soak stage=first_third begins=0", 0, 600), told("script=soak stage=middle_third begins=600", 0, 600), told("script=soak stage=last_third begins=1200", 0, 600)}, "soak: first_third 0-600, middle_third 600-1200, last_third 1200-1800"},
+		{"parts, begun again", []promSeries{told("script=soak stage=first_third begins=0", 0, 600, 100, 600), told("script=soak stage=last_third begins=600", 0, 600, 100, 600)}, "soak: first_third 0-600, last_third 600-1200; soak: first_third 100-700, last_third 700-1300"},
+		{"a step that broke off", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 31, 30, 43, 12), told("script=sweep stage=rate_1.5", 50, 30)}, "sweep: rate_1 0-30, rate_2 31-43, rate_1.5 50-80"},
+		{"a step that broke off between two pushes", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 34, 3)}, "sweep: rate_1 0-30, rate_2 31-34"},
+		{"a sweep again", []promSeries{told("script=sweep stage=rate_1", 0, 30, 90, 30), told("script=sweep stage=rate_2", 31, 30, 43, 12, 121, 30, 131, 10)}, "sweep: rate_1 0-30, rate_2 31-43; sweep: rate_1 90-120, rate_2 121-131"},
+		{"no lengths", []promSeries{told("script=baseline scenario=users_10", 0, math.NaN(), 5, -1, 6, 1e12)}, ""},
+		{"no beginning that could be", []promSeries{told("script=soak stage=a begins=never", 5, 10)}, "soak: a 5-15"},
+	} {
+		var runs []string
+		for _, r := range promRuns(c.answer) {
+			var stages []string
+			for _, s := range r.order {
+				stages = append(stages, fmt.Sprintf("%s %d-%d", s.name, s.begins.Unix(), s.ends().Unix()))
+			}
+			name := r.script
+			if r.smoke {
+				name += " smoke"
+			}
+			runs = append(runs, name+": "+strings.Join(stages, ", "))
+		}
+		if got := strings.Join(runs, "; "); got != c.want {
+			t.Errorf("%s: %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
+
+// promSaying is a Prometheus that answers each query by the first key that is in it.
+func promSaying(t *testing.T, answers map[string]string) *Prometheus {
+	return promServer(t, func(w http.ResponseWriter, r *http.Request) {
+		query := r.PostFormValue("query")
+		result := "[]"
+		for _, key := range slices.Sorted(maps.Keys(answers)) {
+			if strings.Contains(query, key) {
+				result = answers[key]
+				break
+			}
+		}
+		kind := "vector"
+		if strings.Contains(result, `"values"`) {
+			kind = "matrix"
+		}
+		fmt.Fprintf(w, `{"status":"success","data":{"resultType":%q,"result":%s}}`, kind, result)
+	})
+}
+
+// points is an answer of one series.
+func points(labels map[string]string, pairs ...float64) string {
+	type series struct {
+		Metric map[string]string `json:"metric"`
+		Values [][2]any          `json:"values"`
+	}
+	s := series{Metric: labels}
+	for i := 0; i < len(pairs); i += 2 {
+		s.Values = append(s.Values, [2]any{pairs[i], fmt.Sprint(pairs[i+1])})
+	}
+	b, _ := json.Marshal([]series{s})
+	return string(b)
+}
+
+// The last run is taken, and no more of it than there was.
+func TestLastRun(t *testing.T) {
+	now := float64(time.Now().Unix())
+	sweep := func(ago, lasts float64) string {
+		return points(map[string]string{"script": "sweep", "stage": "rate_1", "run": "smoke"}, now-ago, lasts)
+	}
+	for _, c := range []struct {
+		name    string
+		answers map[string]string
+		err     string
+		ends    float64 // seconds from now
+		limit   *float64
+		missing string
+	}{
+		{"nothing", nil, "has no load test of the last 3h", 0, nil, ""},
+		{"one that is too old", map[string]string{"k6_stage_seconds": sweep(4*3600, 30)}, "has no load test of the last 3h", 0, nil, ""},
+		{"one that began before and reaches in", map[string]string{"k6_stage_seconds": sweep(4*3600, 2*3600), "k6_limit_rps": points(map[string]string{"run": "smoke"}, now-9000, 4)}, "", -2 * 3600, pointer(4), ""},
+		{"a sweep", map[string]string{"k6_stage_seconds": sweep(60, 30), "k6_limit_rps": points(map[string]string{"run": "smoke"}, now-30, 0, now-10, 56)}, "", -30, pointer(56), ""},
+		{"a sweep beside another's limit", map[string]string{"k6_stage_seconds": sweep(60, 30), "k6_limit_rps": points(nil, now-30, 8)}, "", -30, nil, "before its first step did"},
+		{"goes on", map[string]string{"k6_stage_seconds": sweep(60, 600), "k6_vus": points(nil, now, now-2)}, "", 0, nil, "The run goes on, until"},
+		{"ended early", map[string]string{"k6_stage_seconds": sweep(600, 500), "k6_vus": points(nil, now, now-400)}, "", -400, nil, "k6 ended at"},
+		{"ended as planned", map[string]string{"k6_stage_seconds": sweep(600, 500), "k6_vus": points(nil, now, now-106), "k6_limit_rps": points(map[string]string{"run": "smoke"}, now-100, 2)}, "", -100, pointer(2), ""},
+	} {
+		p := promSaying(t, c.answers)
+		v, err := p.LastRun(t.Context(), 3*time.Hour)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(err.Error(), p.String()) {
+				t.Errorf("%s: the error is %v, want %q", c.name, err, c.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if ends := float64(v.End.Unix()) - now; math.Abs(ends-c.ends) > 3 || len(v.Stages) != 1 || !v.Stages[0].End.Equal(v.End) || !v.Smoke {
+			t.Errorf("%s: ends after %v s, want %v; stages %+v", c.name, ends, c.ends, v.Stages)
+		}
+		if (v.Limit == nil) != (c.limit == nil) || value(v.Limit) != value(c.limit) {
+			t.Errorf("%s: the limit is %v, want %v", c.name, value(v.Limit), value(c.limit))
+		}
+		if text := strings.Join(v.Missing[1:], " "); !strings.Contains(text, c.missing) || c.missing == "" && text != "" {
+			t.Errorf("%s: missing is %q, want %q", c.name, text, c.missing)
+		}
+	}
+	down := promServer(t, promSays(503, "text/plain", "starting"))
+	if _, err := down.LastRun(t.Context(), time.Hour); err == nil || !strings.Contains(err.Error(), "is not ready (503 Service Unavailable): starting: set --prometheus") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// Whether a gate holds is exact at the edge, and nothing holds of nothing.
+func TestGatesOfTheGateway(t *testing.T) {
+	inf := math.Inf(1)
+	ttft := func(within2, within3 float64) *promBuckets { // of 1000
+		return &promBuckets{edges: []float64{0.1, 1, 2, 3, 640, inf}, below: []float64{0, 100, within2, within3, 1000, 1000}, sum: 500}
+	}
+	took := func(within5, within10 float64) *promBuckets {
+		return &promBuckets{edges: []float64{1, 5, 10, 15, inf}, below: []float64{100, within5, within10, 1000, 1000}, sum: 3000}
+	}
+	good := promWhole{
+		ttft: ttft(950, 990), duration: took(950, 990),
+		speed:  &promBuckets{edges: []float64{30, inf}, below: []float64{10, 1000}, sum: 31000},
+		counts: promCounts{outcomes: map[string]float64{"ok": 960, "cancelled": 20, "timeout": 20}},
+	}
+	for _, c := range []struct {
+		script string
+		spoil  func(*promWhole)
+		failed string
+		n      int
+	}{
+		{"baseline", func(*promWhole) {}, "", 6},
+		{"spike", func(*promWhole) {}, "", 3},
+		{"baseline", func(w *promWhole) { w.ttft = ttft(949, 990) }, "gateway_time_to_first_token_seconds p(95)<2", 6},
+		{"baseline", func(w *promWhole) { w.ttft = ttft(950, 989) }, "gateway_time_to_first_token_seconds p(99)<3", 6},
+		{"trace", func(w *promWhole) { w.ttft = ttft(950, 989) }, "", 3},
+		{"baseline", func(w *promWhole) { w.duration = took(949, 989) }, "gateway_request_duration_seconds p(95)<5, gateway_request_duration_seconds p(99)<10", 6},
+		{"baseline", func(w *promWhole) { w.speed.sum = 30000 }, "gateway_tokens_per_second avg>30", 6},
+		{"baseline", func(w *promWhole) { w.counts.outcomes["ok"] = 760 }, `gateway_requests_total{outcome!="ok"} rate<0.05`, 6},
+		{"soak", func(w *promWhole) { *w = promWhole{} }, `gateway_time_to_first_token_seconds p(95)<2, gateway_tokens_per_second avg>30, gateway_requests_total{outcome!="ok"} rate<0.05`, 3},
+		{"soak", func(w *promWhole) { w.ttft.below = make([]float64, 6) }, "gateway_time_to_first_token_seconds p(95)<2", 3},
+		{"sweep", func(*promWhole) {}, "k6_limit_rps value>0", 1},
+	} {
+		whole := good
+		speed := *good.speed
+		whole.speed, whole.counts = &speed, promCounts{outcomes: maps.Clone(good.counts.outcomes)}
+		c.spoil(&whole)
+		f := &promFill{v: &Verdict{Script: c.script, byGateway: true}, of: whole}
+		f.gates()
+		var failed []string
+		for _, g := range f.v.Gates {
+			if !g.Held {
+				failed = append(failed, g.Metric+" "+g.Condition)
+			}
+		}
+		if got := strings.Join(failed, ", "); got != c.failed || len(f.v.Gates) != c.n {
+			t.Errorf("%s: of %d gates these did not hold: %s\nwant %d and %s", c.script, len(f.v.Gates), got, c.n, c.failed)
+		}
+		if err := WriteJSON(io.Discard, f.v); err != nil {
+			t.Error(err)
+		}
+	}
+	f := &promFill{v: &Verdict{Script: "baseline", Gates: []Gate{{"ttft_ms", "p(95)<2000", 1, true}}}}
+	if f.gates(); len(f.v.Gates) != 1 {
+		t.Errorf("k6's own gates became %+v", f.v.Gates)
+	}
+}
