@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Judge fills in what follows from what was measured: the guide's rows, each stage's
@@ -438,12 +439,17 @@ func lateness(v *Verdict) []Finding {
 	return []Finding{f}
 }
 
+// comparable is how long a stage must be for k6's figures to be held against the
+// gateway's: of a shorter one too much lies before its first scrape, which is where
+// all users begin at once.
+const comparable = time.Minute
+
 // agreement holds k6's times against the gateway's: the same requests, seen from both
 // ends.
 func agreement(v *Verdict) []Finding {
 	for i := range v.Stages {
 		s := &v.Stages[i]
-		if s.Client == nil || s.Server == nil || s.Client.TTFT.N < 20 || s.Server.P95Range == nil {
+		if s.Client == nil || s.Server == nil || s.Client.TTFT.N < 20 || s.Server.P95Range == nil || s.End.Sub(s.Start) < comparable {
 			continue
 		}
 		p95, r := s.Client.TTFT.P95, *s.Server.P95Range
@@ -465,7 +471,7 @@ func agreement(v *Verdict) []Finding {
 func guests(v *Verdict) []Finding {
 	for i := range v.Stages {
 		s := &v.Stages[i]
-		if s.Client == nil || s.Server == nil || s.Server.RPS == nil {
+		if s.Client == nil || s.Server == nil || s.Server.RPS == nil || s.End.Sub(s.Start) < comparable {
 			continue
 		}
 		answered := s.Client.RPS

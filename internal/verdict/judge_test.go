@@ -182,6 +182,12 @@ func TestFindings(t *testing.T) {
 		}, []string{"backend down", "approaching saturation", "healthy", "saturated", "the guide's queue"}, "only 1 of 2 backends"},
 		{"a proxy between", func(v *Verdict) { v.Stages[1].Client.TTFT.P95 = 400 }, []string{"approaching saturation", "time lost on the way", "healthy", "saturated", "the guide's queue"}, ""},
 		{"others", func(v *Verdict) { *v.Stages[1].Server.RPS = 50 }, []string{"approaching saturation", "others at work", "healthy", "saturated", "the guide's queue"}, ""},
+		{"a proxy between, or a short stage", func(v *Verdict) {
+			v.Stages[1].Client.TTFT.P95, v.Stages[1].End = 400, v.Stages[1].Start.Add(59*time.Second)
+		}, []string{"approaching saturation", "healthy", "saturated", "the guide's queue"}, ""},
+		{"others, or a short stage", func(v *Verdict) {
+			*v.Stages[1].Server.RPS, v.Stages[1].End = 50, v.Stages[1].Start.Add(59*time.Second)
+		}, []string{"approaching saturation", "healthy", "saturated", "the guide's queue"}, ""},
 		{"the guide's contradiction", func(v *Verdict) {
 			v.Gates[0].Held, v.Gates[0].Value = false, 2900
 			v.Stages[2].Client.TTFT.P95, v.Stages[2].Server.P95Range = 3100, &Range{3000, 5000}

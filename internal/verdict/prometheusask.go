@@ -206,8 +206,10 @@ var promCounters = []struct{ name, query string }{
 	{"hits", "sum(increase(vllm:prefix_cache_hits_total[%[1]s]))"},
 	// A series of an outcome begins with its first request, and increase() does not see
 	// the step from nothing to its first value, which a burst of failures may be all of.
-	// It is one if the gateway was there before, and the series in an hour was not.
-	{"born", "sum by (outcome) (min_over_time(gateway_requests_total[%[1]s]) unless last_over_time(gateway_requests_total[1h] offset %[1]s) and on (job, instance) last_over_time(gateway_rps[1h] offset %[1]s))"},
+	// What it has missed is known of a series that has come into being, in an hour, at
+	// a gateway that was there before.
+	{"born", "sum by (outcome) (clamp_min(last_over_time(gateway_requests_total[%[1]s]) - (increase(gateway_requests_total[%[1]s]) or last_over_time(gateway_requests_total[%[1]s]) * 0), 0)" +
+		" unless last_over_time(gateway_requests_total[1h] offset %[1]s) and on (job, instance) last_over_time(gateway_rps[1h] offset %[1]s))"},
 }
 
 // counts asks for all of them in one question.

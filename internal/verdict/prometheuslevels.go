@@ -93,16 +93,12 @@ func (f *promFill) run(query string, take func([]promSeries)) {
 }
 
 // within are a stage's points. What is found at a moment was scraped up to an interval
-// before it, so a stage's first ones may be from before it: they are left out, unless
-// that leaves little.
+// before it, so those of a stage's first interval may be from before it.
 func (f *promFill) within(points []Point, s *Stage) []Point {
-	from := s.Start
-	if s.End.Sub(from) >= 4*f.interval {
-		from = from.Add(f.interval)
-	}
+	from := s.Start.Add(f.interval)
 	var in []Point
 	for _, p := range points {
-		if p.At.After(from) && !p.At.After(s.End) && !math.IsNaN(p.Value) {
+		if !p.At.Before(from) && !p.At.After(s.End) && !math.IsNaN(p.Value) {
 			in = append(in, p)
 		}
 	}
