@@ -19,7 +19,7 @@ import (
 
 // k6Path is the k6 to test with. A missing one is a failure: a skip would look
 // like a pass.
-func k6Path(t *testing.T) string {
+func k6Path(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("K6")
 	if path == "" {

@@ -20,7 +20,7 @@ import (
 )
 
 // build makes the real binaries and returns their directory.
-func build(t *testing.T) string {
+func build(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/vllm-gateway", "./cmd/vllm-sim")
@@ -32,7 +32,7 @@ func build(t *testing.T) string {
 }
 
 // freeAddr is a loopback address that nobody listens on.
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,7 +44,7 @@ func freeAddr(t *testing.T) string {
 
 // serve starts a command of ours, waits until it is healthy and returns its
 // URL. The test's end stops it.
-func serve(t *testing.T, bin string, args ...string) string {
+func serve(t testing.TB, bin string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(bin, append([]string{"--listen", "127.0.0.1:0"}, args...)...)
 	var log lockedBuffer
@@ -95,7 +95,7 @@ func stop(cmd *exec.Cmd, ended <-chan struct{}) {
 }
 
 // await polls until done returns nil.
-func await(t *testing.T, what string, done func() error) {
+func await(t testing.TB, what string, done func() error) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
