@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Prometheus is one that can be asked.
@@ -142,7 +144,12 @@ func promLine(text []byte) string {
 	if r := []rune(line); len(r) > 80 {
 		line = string(r[:80]) + "…"
 	}
-	return strings.ToValidUTF8(line, "")
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, line)
 }
 
 // promAnswer reads an answer of the HTTP API. Of whatever is no JSON of Prometheus's

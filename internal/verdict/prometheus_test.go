@@ -60,6 +60,7 @@ func TestPrometheusFails(t *testing.T) {
 		{"not found", promServer(t, promSays(404, "text/plain; charset=utf-8", "404 page not found\n")), true, "is none: what answers there is something else (404 Not Found, text/plain; charset=utf-8, 404 page not found)"},
 		{"other JSON", promServer(t, promSays(200, jsonType, `{"object":"list","data":[]}`)), true, "is none"},
 		{"JSON of another shape", promServer(t, promSays(200, jsonType, `{"status":{"phase":"up"}}`)), true, "is none"},
+		{"bytes", promServer(t, promSays(200, "text/plain", "\x00\x1b[31m\xffred")), true, "(200 OK, text/plain, [31mred)"},
 		{"nothing", promServer(t, promSays(200, jsonType, "")), true, "is none"},
 		{"a login", promServer(t, promSays(401, "text/plain", "Unauthorized\n")), true, "wants a login (401 Unauthorized)"},
 		{"starting", promServer(t, promSays(503, "text/plain", "Service Unavailable")), true, "is not ready (503 Service Unavailable): Service Unavailable"},

@@ -48,6 +48,7 @@ func TestRuns(t *testing.T) {
 		{"two pods, not quite at once", append(baseline("1", 0), baseline("2", 3)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
 		{"one after the other", baseline("1", 0, 430), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 430-550, users_50 580-700, users_100 730-850"},
 		{"two pods, one after the other", append(baseline("1", 0, 500), baseline("2", 3, 502)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 500-620, users_50 650-770, users_100 800-920"},
+		{"another k6, one after the other", append(baseline("1", 0), baseline("3", 430)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 430-550, users_50 580-700, users_100 730-850"},
 		{"begun again after some seconds", []promSeries{told("script=baseline scenario=users_10", 0, 120, 20, 120), told("script=baseline scenario=users_50", 170, 120)}, "baseline: users_10 0-120; baseline: users_10 20-140, users_50 170-290"},
 		{"the end of one that began long ago", []promSeries{told("script=baseline scenario=users_100", 0, 120), told("script=baseline scenario=users_10", 4000, 120)}, "baseline: users_100 0-120; baseline: users_10 4000-4120"},
 		{"a smoke run after it", []promSeries{told("script=baseline scenario=users_10", 0, 120), told("script=baseline scenario=users_50 run=smoke", 130, 1)}, "baseline: users_10 0-120; baseline smoke: users_50 130-131"},
