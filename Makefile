@@ -2,7 +2,10 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version=$(VERSION)
 K6       = k6@v1.8.1
+K6_2     = v2.2.0
 PROMETHEUS = github.com/prometheus/prometheus/cmd/$(1)@v0.316.0 # as in stack/go.mod
+# Newer ones are not on every module proxy; to them our TestRuns are the same.
+K6_OPERATOR = $$(go mod download -json github.com/grafana/k6-operator@v0.0.19 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
 LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Each module is built by its own go.mod; go.work is for people and editors.
@@ -56,7 +59,7 @@ manifests: # what in k8s/ is made from alerts/ and dashboards/
 LOAD = docker load -i
 NS =
 STANDINS =
-test-k8s: commands images bin/promtool $(if $(STANDINS),bin/prometheus) # the manifests, on the cluster of KUBECONFIG
+test-k8s: commands images bin/promtool bin/k6-operator.yaml $(if $(STANDINS),bin/prometheus bin/k6 bin/k6-operator) # the manifests, on the cluster of KUBECONFIG
 	cd k8s && go run ./testdata/images $(if $(STANDINS),-standins) && go test -c -tags cluster -o ../bin/k8s.test .
 	@for f in bin/images/*.tar bin/images/test/*.tar; do echo "$(LOAD) $$f"; $(LOAD) $$f >/dev/null || exit 1; done
 	cd k8s && $(NS) ../bin/k8s.test -test.v -test.run '^TestCluster$$' -test.timeout 20m
@@ -65,6 +68,10 @@ bin/prometheus: # with what finds pods, and nothing else of clouds
 	CGO_ENABLED=0 GOBIN=$(CURDIR)/bin go install -trimpath -tags 'remove_all_sd enable_kubernetes_sd' -ldflags '-s -w' $(call PROMETHEUS,prometheus)
 bin/promtool:
 	GOBIN=$(CURDIR)/bin go install -trimpath -tags remove_all_sd -ldflags '-s -w' $(call PROMETHEUS,promtool)
+bin/k6-operator: # as its own go.mod has it
+	cd "$(K6_OPERATOR)" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ .
+bin/k6-operator.yaml:
+	mkdir -p bin && install -m 644 "$(K6_OPERATOR)/bundle.yaml" $@
 k6: bin/k6
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' go.k6.io/$(K6)
@@ -72,9 +79,15 @@ baseline: TEST = baseline
 baseline: loadtest # 10, 50 and 100 users, 7m30s, against the stack that runs, else one without demo load
 loadtest: build k6 # TEST=soak, or another of loadtests/; PROMETHEUS_URL=http://… for the figures and the verdict
 	@loadtests/run $(TEST)
-test-k6: k6 # every load test against simulator and gateway, healthy and faulty
+bin/k6-2: # the same, 2.x: its path has no list of versions everywhere, which go install wants
+	dir=$$(mktemp -d) && cd $$dir && trap "rm -r $$dir" EXIT && printf 'module k6\nrequire go.k6.io/k6/v2 $(K6_2)\n' >go.mod && \
+	printf 'package main\nimport "go.k6.io/k6/v2/cmd"\nfunc main() { cmd.Execute() }\n' >main.go && \
+	go build -mod=mod -ldflags '-s -w' -o $(CURDIR)/bin/k6-2 .
+test-k6: build bin/k6 bin/k6-2 # every load test against simulator and gateway, healthy and faulty, and its verdict
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
 	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 -parallel 12 ./loadtests
+	K6=$(CURDIR)/bin/k6-2 go test -tags k6 -count 1 -parallel 12 -run 'Family/healthy|Baseline/healthy|Plan|Mistakes|Trace|WithoutGateway' ./loadtests
+	cd stack && K6=$(CURDIR)/bin/k6 go test -trimpath -count 1 -run 'TestLoadTest$$' .
 
 vllm: commands # a real vLLM on :8000, without a GPU; the first time it is installed
 	@vllm/run
