@@ -321,7 +321,7 @@ func TestVerdictOfARealLoad(t *testing.T) {
 		if m := first.GPUMemory; m == nil || m.Max <= 0 || m.Max > 1 || first.GPUHeat == nil || first.GPUHeat.Max < 30 || first.GPUHeat.Max > 90 {
 			t.Errorf("GPU memory %+v, heat %+v", m, first.GPUHeat)
 		}
-		near("running in vLLM", &first.Running.Mean, inFlight*(took-ttft)/took, 0.7) // the fault comes before the engine
+		near("running in vLLM", &first.Running.Mean, inFlight*(took-ttft)/took, 0.35) // the fault comes before the engine
 		near("waiting in vLLM", &first.Waiting.Mean, 0, 0)
 		if first.KVCache == nil || first.KVCache.Max <= 0 || first.KVCache.Max > 0.1 {
 			t.Errorf("KV cache %+v", first.KVCache)
@@ -515,6 +515,12 @@ func TestVerdictOfTwoPods(t *testing.T) {
 		// most half an interval of scrapes is guessed wrong.
 		if ended, _, _, _ := r.saw(v.Stages[0]); math.Abs(v.Stages[0].Server.Outcomes["ok"]-float64(ended)) > 26 {
 			t.Errorf("outcomes are %v, want %d ok or so", v.Stages[0].Server.Outcomes, ended)
+		}
+		// The line rises when the load does, and not when a range of scrapes is full of it.
+		rps := v.Series[slices.IndexFunc(v.Series, func(s verdict.Series) bool { return s.Panel == "RPS" })].Points
+		rises := rps[slices.IndexFunc(rps, func(p verdict.Point) bool { return p.Value > 5 })].At.Sub(begins)
+		if rises < 0 || rises > 5*time.Second {
+			t.Errorf("the requests rise %s into the load", rises)
 		}
 		if rows := v.Stages[0].Guideline; len(rows) != 4 || rows[0].Gateway == nil || math.Abs(*rows[0].Gateway-10.3) > 0.5 {
 			t.Errorf("the guide's rows are %+v", rows)

@@ -205,10 +205,12 @@ func (r *promRun) has(t promTold) bool {
 	return t.at.Before(s.ends()) // another k6 of the same run
 }
 
-// brokeOff says that a sample is how long a stage lasted that ended early: just as long
-// as until now.
+// brokeOff says that a sample is how long a stage lasted that ended early, which k6 says
+// when the last answer has come.
 func (s *promStage) brokeOff(t promTold) bool {
-	return t.lasts < s.lasts && (t.at.Sub(s.begins)-t.lasts).Abs() < 2*time.Second
+	const answers = 2 * time.Minute
+	since := t.at.Sub(s.begins)
+	return t.lasts < s.lasts && t.lasts <= since+time.Second && since < s.lasts+answers
 }
 
 func (r *promRun) add(t promTold) {
@@ -223,7 +225,7 @@ func (r *promRun) add(t promTold) {
 }
 
 // mend: of a step that broke off before k6 pushed its begin only the end is known, and
-// how long it lasted. A sweep's other steps are all alike.
+// how long it lasted. A sweep's other steps are all alike. Then in the order of time.
 func (r *promRun) mend() {
 	step := time.Duration(0)
 	for _, s := range r.order {

@@ -56,8 +56,10 @@ func TestRuns(t *testing.T) {
 		{"parts of a scenario", []promSeries{told("script=soak stage=first_third begins=0", 0, 600), told("script=soak stage=middle_third begins=600", 0, 600), told("script=soak stage=last_third begins=1200", 0, 600)}, "soak: first_third 0-600, middle_third 600-1200, last_third 1200-1800"},
 		{"parts, begun again", []promSeries{told("script=soak stage=first_third begins=0", 0, 600, 100, 600), told("script=soak stage=last_third begins=600", 0, 600, 100, 600)}, "soak: first_third 0-600, last_third 600-1200; soak: first_third 100-700, last_third 700-1300"},
 		{"a step that broke off", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 31, 30, 43, 12), told("script=sweep stage=rate_1.5", 50, 30)}, "sweep: rate_1 0-30, rate_2 31-43, rate_1.5 50-80"},
+		{"a step that broke off, and had answers to come", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 31, 30, 70, 12), told("script=sweep stage=rate_1.5", 71, 30)}, "sweep: rate_1 0-30, rate_2 31-43, rate_1.5 71-101"},
 		{"a step that broke off between two pushes", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 34, 3)}, "sweep: rate_1 0-30, rate_2 31-34"},
 		{"a sweep again", []promSeries{told("script=sweep stage=rate_1", 0, 30, 90, 30), told("script=sweep stage=rate_2", 31, 30, 43, 12, 121, 30, 131, 10)}, "sweep: rate_1 0-30, rate_2 31-43; sweep: rate_1 90-120, rate_2 121-131"},
+		{"a sweep again whose first step broke off between two pushes", []promSeries{told("script=sweep stage=rate_1", 0, 30, 300, 4), told("script=sweep stage=rate_2", 31, 30)}, "sweep: rate_1 0-30, rate_2 31-61; sweep: rate_1 300-304"},
 		{"no lengths", []promSeries{told("script=baseline scenario=users_10", 0, math.NaN(), 5, -1, 6, 1e12)}, ""},
 		{"no beginning that could be", []promSeries{told("script=soak stage=a begins=never", 5, 10)}, "soak: a 5-15"},
 	} {
@@ -217,5 +219,20 @@ func TestGatesOfTheGateway(t *testing.T) {
 	f := &promFill{v: &Verdict{Script: "baseline", Gates: []Gate{{"ttft_ms", "p(95)<2000", 1, true}}}}
 	if f.gates(); len(f.v.Gates) != 1 {
 		t.Errorf("k6's own gates became %+v", f.v.Gates)
+	}
+}
+
+// A side's hits are of its own stages, by their tokens.
+func TestSidesHits(t *testing.T) {
+	stages := []Stage{{Side: "own"}, {Side: "shared"}, {Side: "shared"}, {Side: "shared"}}
+	counts := func(hits, asked float64) promCounts {
+		return promCounts{one: map[string]float64{"hits": hits, "asked": asked}}
+	}
+	f := &promFill{v: &Verdict{Sides: []Side{{Name: "own"}, {Name: "shared"}, {Name: "other"}}}, ofStage: map[*Stage]promCounts{
+		&stages[0]: counts(0, 1000), &stages[1]: counts(900, 1000), &stages[2]: counts(500, 3000), &stages[3]: {},
+	}}
+	f.sides()
+	if own, shared, other := f.v.Sides[0].Hits, f.v.Sides[1].Hits, f.v.Sides[2].Hits; own == nil || *own != 0 || shared == nil || *shared != 0.35 || other != nil {
+		t.Errorf("hits are %v, %v, %v, want 0, 0.35 and none", value(own), value(shared), other)
 	}
 }
