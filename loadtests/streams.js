@@ -100,6 +100,11 @@ export function rows(tag, stages) {
   return thresholds;
 }
 
+// A smoke run must not be taken for a real one later. Stages bear it, too: k6-operator
+// puts its own tags in the place of the options'.
+/** @type {Record<string, string>} */
+const smoke = timeScale === 1 ? {} : { run: 'smoke' };
+
 let script = '';
 /** @type {{ stage: string, begins: number, seconds: number }[] | undefined} */
 let parts;
@@ -120,8 +125,7 @@ export function plan(name, own, stages) {
     throw: true,
     // Three streams that time out fit in.
     setupTimeout: '2m',
-    // A smoke run must not be taken for a real one later.
-    tags: timeScale === 1 ? {} : { run: 'smoke' },
+    tags: smoke,
     summaryTrendStats: ['avg', 'min', 'med', 'max', 'p(90)', 'p(95)', 'p(99)'],
     ...own,
   };
@@ -132,7 +136,7 @@ export function plan(name, own, stages) {
  * @param {number} lasts seconds
  * @param {Record<string, string>} [tags]
  */
-export const announce = (lasts, tags = {}) => stageSeconds.add(lasts, { script, ...tags });
+export const announce = (lasts, tags = {}) => stageSeconds.add(lasts, { script, ...smoke, ...tags });
 
 let announced = '';
 
