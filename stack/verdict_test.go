@@ -251,7 +251,7 @@ func TestVerdictOfARealLoad(t *testing.T) {
 		for range 6 {
 			time.Sleep(10 * time.Second)
 			duty += r.duty() / 6
-			if one.End.Sub(time.Now()) == 30*time.Second {
+			if time.Until(one.End) == 30*time.Second {
 				for range 7 { // a burst of failures between two scrapes, the first of their kind
 					r.users.Go(func() { r.send("a", "no-such-model") })
 				}

@@ -236,3 +236,75 @@ func TestSidesHits(t *testing.T) {
 		t.Errorf("hits are %v, %v, %v, want 0, 0.35 and none", value(own), value(shared), other)
 	}
 }
+
+// A question that is refused does not spoil the others, and is told of once.
+func TestOneRefusal(t *testing.T) {
+	start := time.Unix(1764000000, 0)
+	p := promServer(t, func(w http.ResponseWriter, r *http.Request) {
+		query := r.PostFormValue("query")
+		switch {
+		case strings.Contains(query, "kv_cache") || strings.Contains(query, "duty"):
+			if !strings.Contains(query, "count_over_time") {
+				w.WriteHeader(http.StatusUnprocessableEntity)
+				io.WriteString(w, `{"status":"error","errorType":"execution","error":"query processing would load too many samples"}`)
+				return
+			}
+			io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"of":"gateway_rps"},"value":[1764000120,"24"]},{"metric":{"of":"nvidia_gpu_duty_cycle"},"value":[1764000120,"24"]},{"metric":{"of":"vllm:num_requests_waiting"},"value":[1764000120,"24"]},{"metric":{"of":"gateway:diagnosis"},"value":[1764000120,"24"]}]}}`)
+		case r.URL.Path == "/api/v1/query_range":
+			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"matrix","result":%s}}`, points(nil, 1764000030, 3, 1764000060, 5))
+		default:
+			io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"outcome":"ok"},"value":[1764000120,"99.6"]}]}}`)
+		}
+	})
+	v := &Verdict{Stages: []Stage{{Name: "a", Start: start, End: start.Add(2 * time.Minute)}}}
+	p.Fill(t.Context(), v)
+	m := v.Stages[0].Server
+	if m == nil || m.Queue == nil || m.Queue.Mean != 4 || m.Outcomes["ok"] != 100 || m.KVCache != nil || m.GPU != nil {
+		t.Errorf("the stage has %+v", m)
+	}
+	if len(v.Missing) != 1 || !strings.Contains(v.Missing[0], " answered only 15 of 18 questions. Asked about ") || !strings.HasSuffix(v.Missing[0], " it refuses the question: query processing would load too many samples.") {
+		t.Errorf("missing is %q", v.Missing)
+	}
+	for _, s := range v.Series {
+		if len(s.Points) < 2 || len(s.Points) > 3 { // a gap between
+			t.Errorf("%s, %s: %v", s.Panel, s.Name, s.Points)
+		}
+	}
+}
+
+// What a Prometheus does not have is said in a sentence each, with what to do.
+func TestWhatIsNotThere(t *testing.T) {
+	all := []string{"gateway_rps", "nvidia_gpu_duty_cycle", "vllm:num_requests_waiting", "gateway:diagnosis"}
+	for _, c := range []struct {
+		without []string
+		says    []string // in order
+	}{
+		{nil, nil},
+		{[]string{"nvidia_gpu_duty_cycle"}, []string{"Run gpu-exporter beside them, and let it scrape :9835/metrics."}},
+		{[]string{"vllm:num_requests_waiting"}, []string{"Let it scrape the backends' /metrics."}},
+		{[]string{"gateway:diagnosis"}, []string{"Give it alerts/recording.yml."}},
+		{all, []string{"Let it scrape the gateway's :9000/metrics", "Run gpu-exporter", "the backends' /metrics"}},
+	} {
+		var there []string
+		for _, metric := range all {
+			if !slices.Contains(c.without, metric) {
+				there = append(there, fmt.Sprintf(`{"metric":{"of":%q},"value":[1764000120,"24"]}`, metric))
+			}
+		}
+		p := promSaying(t, map[string]string{"count_over_time": "[" + strings.Join(there, ",") + "]"})
+		start := time.Unix(1764000000, 0)
+		v := &Verdict{Script: "baseline", byGateway: true, Stages: []Stage{{Name: "a", Start: start, End: start.Add(time.Minute)}, {Name: "b", Start: start.Add(time.Minute), End: start.Add(2 * time.Minute)}}}
+		p.Fill(t.Context(), v)
+		ok := len(v.Missing) == len(c.says)
+		for i := range v.Missing {
+			ok = ok && strings.Contains(v.Missing[i], c.says[i]) && strings.Contains(v.Missing[i], p.String())
+		}
+		if !ok {
+			t.Errorf("without %q missing is %q, want %q", c.without, v.Missing, c.says)
+		}
+		v.Judge()
+		if v.Passed || len(v.Gates) != 6 || v.Stages[0].Server != nil || v.Stages[0].State != Unmeasured {
+			t.Errorf("without %q: gates %+v, stage %+v", c.without, v.Gates, v.Stages[0])
+		}
+	}
+}
