@@ -85,14 +85,14 @@ func judge(ctx context.Context, f flags, prometheus *verdict.Prometheus) (v *ver
 	} else {
 		v, err = prometheus.LastRun(asking, f.Since)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if prometheus != nil {
+	if err == nil && prometheus != nil {
 		prometheus.Fill(asking, v)
 	}
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted")
+	}
+	if err != nil {
+		return nil, err
 	}
 	v.Judge()
 	return v, nil

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// verdict runs the command.
+// run runs the command.
 func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -187,6 +187,31 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("it is not one line that begins with the command: %q", stderr)
 			}
 		})
+	}
+}
+
+// Ctrl-C ends it, whatever it waits for.
+func TestInterrupted(t *testing.T) {
+	asked, ended := make(chan struct{}, 9), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-ended
+	}))
+	defer slow.Close()
+	defer close(ended)
+	for _, args := range [][]string{{}, {recorded + "1.8.1.json.gz"}} {
+		var errs bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), binary, append(args, "--prometheus", slow.URL)...)
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-asked
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 1 || errs.String() != name+": interrupted\n" {
+			t.Errorf("with %q it ends with %d, %q", args, code, &errs)
+		}
 	}
 }
 
