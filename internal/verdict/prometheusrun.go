@@ -87,7 +87,7 @@ func (p *Prometheus) limit(ctx context.Context, v *Verdict, run *promRun, now ti
 	var newest Point
 	for _, s := range answer {
 		for _, point := range s.points {
-			if promRunOf(s.labels) == run.of && !point.At.Before(newest.At) {
+			if run.wrote(s.labels) && !point.At.Before(newest.At) {
 				newest = point
 			}
 		}
@@ -122,10 +122,9 @@ func promAgo(d time.Duration) string {
 
 // promRun is one run of a script.
 type promRun struct {
-	script, of string
-	smoke      bool
-	order      []*promStage
-	seen       map[int]bool // series that have announced their stage
+	labels map[string]string // of its first sample
+	order  []*promStage
+	seen   map[int]bool // series that have announced their stage
 }
 
 // promStage is a stage as it was announced.
@@ -146,9 +145,18 @@ type promTold struct {
 	lasts      time.Duration
 }
 
-// promRunOf is the same for all k6 of one run.
-func promRunOf(labels map[string]string) string {
-	return strings.Join([]string{labels["run"], labels["job_name"], labels["testid"]}, " ")
+// promRunLabels are the same for all k6 of one run.
+var promRunLabels = []string{"script", "run", "job_name", "testid"}
+
+// wrote says whether a series is the run's. k6-operator puts its own tags in the place
+// of the script's, so only stages are sure to bear "run".
+func (r *promRun) wrote(labels map[string]string) bool {
+	for _, l := range promRunLabels[1:] {
+		if labels[l] != r.labels[l] && (l != "run" || labels[l] != "") {
+			return false
+		}
+	}
+	return true
 }
 
 // promRuns takes what was announced apart into runs.
@@ -169,10 +177,12 @@ func promRuns(answer []promSeries) []*promRun {
 	var runs []*promRun
 	current := map[string]*promRun{} // of those that may go on at the same time
 	for _, t := range all {
-		of := promRunOf(t.labels)
-		key := t.labels["script"] + " " + of
+		key := ""
+		for _, l := range promRunLabels {
+			key += t.labels[l] + " "
+		}
 		if current[key] == nil || !current[key].has(t) {
-			current[key] = &promRun{script: t.labels["script"], of: of, smoke: t.labels["run"] == "smoke", seen: map[int]bool{}}
+			current[key] = &promRun{labels: t.labels, seen: map[int]bool{}}
 			runs = append(runs, current[key])
 		}
 		current[key].add(t)
@@ -232,7 +242,7 @@ func (r *promRun) mend() {
 		step = max(step, s.lasts)
 	}
 	for _, s := range r.order {
-		if r.script == "sweep" && s.told == 1 && s.lasts < step {
+		if r.labels["script"] == "sweep" && s.told == 1 && s.lasts < step {
 			s.begins = s.begins.Add(-s.lasts)
 		}
 	}
@@ -252,7 +262,7 @@ func (r *promRun) end() time.Time {
 }
 
 func (r *promRun) verdict() *Verdict {
-	v := &Verdict{Script: r.script, Smoke: r.smoke, Start: r.begin(), End: r.end(), byGateway: true,
+	v := &Verdict{Script: r.labels["script"], Smoke: r.labels["run"] == "smoke", Start: r.begin(), End: r.end(), byGateway: true,
 		Missing: []string{"What the clients saw: no samples of k6 were given, and percentiles of several k6 cannot be put together. All figures are the gateway's, and so are the gates."}}
 	for _, s := range r.order {
 		v.Stages = append(v.Stages, Stage{Name: s.name, Side: s.side, Start: s.begins, End: s.ends()})
