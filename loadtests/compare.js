@@ -9,7 +9,7 @@
 
 import exec from 'k6/execution';
 import { sleep } from 'k6';
-import { gatewayURL, gates, gracefulStop, number, plan, preflight, request, rows, scaled, seconds, trimmed, users } from './streams.js';
+import { gatewayURL, gates, gracefulStop, number, plan, preflight, request, rows, scaled, scenarioNow, seconds, trimmed, users } from './streams.js';
 
 const sides = sidesOf();
 const many = number('USERS', 10, { whole: true });
@@ -26,7 +26,7 @@ export const setup = () => sides.map(({ model, gateways }) => gateways.map((gate
 
 /** @param {import('./streams.js').Target[][]} targets of each side */
 export default function (targets) {
-  const at = turns.findIndex(({ stage }) => stage === exec.scenario.name);
+  const at = turns.findIndex(({ stage }) => stage === scenarioNow().name);
   const side = targets[turns[at].i];
   request(side[exec.vu.idInTest % side.length]);
   sleep(1); // time to think; after a failure, time to back off

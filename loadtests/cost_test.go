@@ -16,7 +16,8 @@ import (
 //
 //	K6=$PWD/bin/k6 go test -tags k6 -run '^$' -bench K6 -benchtime 1x ./loadtests
 //
-// A run without a single request, taken away, is what k6 needs to start.
+// "bare" is a script that posts and looks at nothing: what k6 itself costs here. Of the
+// others a run that is refused is taken away, since that is what k6 needs to start.
 func BenchmarkK6(b *testing.B) {
 	bin := build(b)
 	// Answers go on until max_tokens, and take about 0.4 s.
@@ -30,12 +31,16 @@ func BenchmarkK6(b *testing.B) {
 		name, script string
 		environment  []string
 	}{
-		{"users", "prompts", []string{"PROMPTS=" + jsonl(b), "USERS=140", "DURATION=30s"}},
+		{"bare", "testdata/bare", []string{"MODEL=TinyLlama/TinyLlama-1.1B-Chat-v1.0"}},
+		{"users", "spike", []string{"USERS=100", "TIME_SCALE=0.125"}},
 		{"schedule", "trace", []string{"TRACE=" + trace}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
-				none, _ := costs(b, url, c.script, append(c.environment, "GATEWAY_URL=http://127.0.0.1:1"))
+				none := 0.0
+				if c.name != "bare" {
+					none, _ = costs(b, url, c.script, append(c.environment, "GATEWAY_URL=http://127.0.0.1:1"))
+				}
 				cpu, s := costs(b, url, c.script, c.environment)
 				streams := s.Metrics["http_reqs"].Count - 2 // of the preflight
 				b.ReportMetric((cpu-none)/streams, "cpu-ms/stream")
@@ -90,12 +95,3 @@ func fifty(n int) string {
 }
 
 func two(n int) string { return string(rune('0'+n/10)) + string(rune('0'+n%10)) }
-
-func jsonl(b *testing.B) string {
-	b.Helper()
-	path := filepath.Join(b.TempDir(), "fifty.jsonl")
-	if err := os.WriteFile(path, []byte(`{"prompt": "Count to a hundred.", "max_tokens": 50, "ignore_eos": true}`+"\n"), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	return path
-}

@@ -9,7 +9,7 @@
 
 import exec from 'k6/execution';
 import { sleep } from 'k6';
-import { gates, gracefulStop, longest, number, plan, preflight, prose, random, request, rows, scaled, seconds, users } from './streams.js';
+import { gates, gracefulStop, longest, number, plan, preflight, prose, random, request, rows, scaled, scenarioNow, seconds, users } from './streams.js';
 
 const prefixTokens = number('PREFIX_TOKENS', 1000, { whole: true });
 const many = number('USERS', 10, { whole: true });
@@ -37,7 +37,7 @@ const text = prose(prefixTokens, random());
 
 /** @param {import('./streams.js').Target & { run: number }} target */
 export default function ({ run, ...target }) {
-  const { name, iterationInTest } = exec.scenario;
+  const { name, iterationInTest } = scenarioNow();
   // The cache knows whole blocks, from the beginning: there they differ or not.
   const mine = sideOf(name) === 'own' ? `${name} ${iterationInTest}` : '';
   request(target, { system: `${run} ${mine} ${text}` });

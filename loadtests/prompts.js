@@ -14,8 +14,7 @@
 
 import { sleep } from 'k6';
 import { SharedArray } from 'k6/data';
-import exec from 'k6/execution';
-import { gates, linesOf, longest, number, plan, preflight, prose, random, request, rows, scaled, seconds, textOf, users } from './streams.js';
+import { gates, linesOf, longest, number, plan, preflight, prose, random, request, rows, scaled, scenarioNow, seconds, textOf, users } from './streams.js';
 
 const [promptTokens, answerTokens] = [number('PROMPT_TOKENS', 200), number('MAX_TOKENS', 50)];
 
@@ -35,7 +34,7 @@ export function setup() {
 
 /** @param {import('./streams.js').Target & { most: number | null }} target */
 export default function ({ most, ...target }) {
-  const { iterationInTest } = exec.scenario;
+  const { iterationInTest } = scenarioNow();
   if (own.length) {
     request(target, { body: own[iterationInTest % own.length] });
     sleep(1); // time to think; after a failure, time to back off

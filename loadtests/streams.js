@@ -138,24 +138,34 @@ export function plan(name, own, stages) {
  */
 export const announce = (lasts, tags = {}) => stageSeconds.add(lasts, { script, ...smoke, ...tags });
 
+/** @type {typeof exec.scenario | undefined} */
+let scenario;
+
+/**
+ * exec.scenario, whose values are always those of now. k6 makes it anew each time that
+ * it is asked for, which costs a tenth of what a request does.
+ */
+export const scenarioNow = () => scenario || (scenario = exec.scenario);
+
 let announced = '';
 
 /** By the first request of a scenario, whichever user sends it. */
 function announceScenario() {
-  const { name, iterationInInstance } = exec.scenario;
-  if (iterationInInstance !== 0 || announced === name) return;
+  if (scenarioNow().iterationInInstance !== 0) return;
+  const { name } = scenarioNow();
+  if (announced === name) return;
   announced = name;
   if (parts) {
     for (const { stage, begins, seconds } of parts) announce(seconds, { stage, begins: String(begins) });
     return;
   }
-  const scenario = /** @type {any} */ (exec.test.options.scenarios)[name];
-  announce(toSeconds(scenario.duration) || 0);
+  const planned = /** @type {any} */ (exec.test.options.scenarios)[name];
+  announce(toSeconds(planned.duration) || 0);
 }
 
 /** The part of its only scenario in which a script is now, as plan() was told. */
 export function stageNow() {
-  const elapsed = (Date.now() - exec.scenario.startTime) / 1000;
+  const elapsed = (Date.now() - scenarioNow().startTime) / 1000;
   let now = '';
   for (const { stage, begins } of parts || []) if (begins <= elapsed || now === '') now = stage;
   return now;
@@ -205,9 +215,9 @@ export function preflight(gateway = gatewayURL, model = __ENV.MODEL) {
     exec.test.abort(
       `no "Server-Timing: ttft" header comes from ${gateway}: something in front of vllm-gateway, or in its place, sends headers before the first token, so k6 cannot see the time to first token; point GATEWAY_URL at vllm-gateway itself`,
     );
-  } else if (firstByte(res) < 0.9 * held - 5) {
+  } else if (res.firstByte < 0.9 * held - 5) {
     exec.test.abort(
-      `the gateway says that its first token took ${held} ms, but the first byte was here after ${Math.round(firstByte(res))} ms: something in front of ${gateway} answers before the first token, so k6 cannot see the time to first token; point GATEWAY_URL at vllm-gateway itself`,
+      `the gateway says that its first token took ${held} ms, but the first byte was here after ${Math.round(res.firstByte)} ms: something in front of ${gateway} answers before the first token, so k6 cannot see the time to first token; point GATEWAY_URL at vllm-gateway itself`,
     );
   }
   return target;
@@ -245,7 +255,7 @@ export async function send(target, question) {
   const [url, body, params] = post(target, question);
   let res;
   try {
-    res = /** @type {any} */ (await http.asyncRequest('POST', url, body, params));
+    res = seen(await http.asyncRequest('POST', url, body, params));
   } catch (err) {
     res = noAnswer(err);
   }
@@ -302,52 +312,95 @@ export const openLoop = (longest) => ({
  *   and tokens a second; 0 where there is none
  */
 function count(res, { tags = {}, late = 0 }) {
-  check(
-    res,
-    {
-      'status is 200': (r) => r.status === 200,
-      'response has content': (r) => hasContent(r.body),
-      'content-type is SSE': isSSE,
-    },
-    tags,
-  );
+  check(res, checks, tags);
   const fault = faultOf(res);
   failedRequests.add(fault !== '', tags);
   if (fault !== '') {
     report(fault);
     return { good: false, ttft: 0, speed: 0, body: res.body };
   }
-  const first = firstByte(res) + late;
+  const first = res.firstByte + late;
   ttft.add(first, tags);
   const tokens = completionTokens(res.body);
   // The first token is in the first byte; without a second, or when all came
   // at once, there is no rate to speak of.
-  const speed = tokens >= 2 && res.timings.receiving >= 1 ? (tokens - 1) / (res.timings.receiving / 1000) : 0;
+  const speed = tokens >= 2 && res.receiving >= 1 ? (tokens - 1) / (res.receiving / 1000) : 0;
   if (speed) tokensPerSecond.add(speed, tags);
   return { good: true, ttft: first, speed, body: res.body };
 }
 
+/** @type {Record<string, (res: any) => boolean>} */
+const checks = {
+  'status is 200': (/** @type {Answer} */ res) => res.status === 200,
+  'response has content': (/** @type {Answer} */ res) => res.content,
+  'content-type is SSE': (/** @type {Answer} */ res) => res.stream,
+};
+
 /**
- * What of k6's response is used here; of a request that got none, status 0.
- * @typedef {{ status: number, error: string, body: string, headers: Record<string, string>, timings: { sending: number, waiting: number, receiving: number } }} Answer
+ * What of k6's response is used here; of a request that got none, status 0. Times are in
+ * milliseconds: until the first byte, and from there to the last.
+ * @typedef {object} Answer
+ * @property {number} status
+ * @property {string} error
+ * @property {string} body
+ * @property {string} type
+ * @property {string} serverTiming
+ * @property {boolean} stream
+ * @property {boolean} content
+ * @property {number} firstByte
+ * @property {number} receiving
  */
+
+/**
+ * Each look into k6's response makes its values anew, a body of 10 kB too: one look each.
+ * @param {import('k6/http').Response} res
+ * @returns {Answer}
+ */
+function seen(res) {
+  const { timings, headers } = res;
+  const body = /** @type {string} */ (res.body) || '';
+  const type = headers['Content-Type'] || '';
+  return {
+    status: res.status,
+    error: res.error,
+    body,
+    type,
+    serverTiming: headers['Server-Timing'] || '',
+    stream: type.startsWith('text/event-stream'),
+    content: /"(content|reasoning|reasoning_content|arguments)": ?"[^"]/.test(body),
+    firstByte: timings.sending + timings.waiting,
+    receiving: timings.receiving,
+  };
+}
+
+/**
+ * @param {unknown} err
+ * @returns {Answer}
+ */
+function noAnswer(err) {
+  const error = err instanceof Error ? err.message : String(err);
+  return { status: 0, error, body: '', type: '', serverTiming: '', stream: false, content: false, firstByte: 0, receiving: 0 };
+}
 
 /**
  * @param {Target} target
  * @param {Question} question
  * @returns {[string, string, import('k6/http').RefinedParams<'text'>]}
  */
-function post(target, { prompt = nextPrompt(), system, body, tags, timeout = duration(gracefulStop - 1) }) {
-  const user = { role: 'user', content: prompt };
+function post(target, { prompt, system, body, tags, timeout = duration(gracefulStop - 1) }) {
+  /** @type {{ messages?: object[], [field: string]: unknown }} */
   const asked = {
     model: target.model,
-    messages: system ? [{ role: 'system', content: system }, user] : [user],
     max_tokens: maxTokens,
     temperature: 0,
     stream: true,
     stream_options: { include_usage: true },
     ...body,
   };
+  if (!asked.messages) {
+    asked.messages = [{ role: 'user', content: prompt || nextPrompt() }];
+    if (system) asked.messages.unshift({ role: 'system', content: system });
+  }
   return [`${target.gateway}/v1/chat/completions`, JSON.stringify(asked), { headers, timeout, tags, responseType: 'text' }];
 }
 
@@ -377,19 +430,10 @@ function get(gateway, path) {
  */
 function answer(ask) {
   try {
-    return /** @type {any} */ (ask());
+    return seen(ask());
   } catch (err) {
     return noAnswer(err);
   }
-}
-
-/**
- * @param {unknown} err
- * @returns {Answer}
- */
-function noAnswer(err) {
-  const error = err instanceof Error ? err.message : String(err);
-  return { status: 0, error, body: '', headers: {}, timings: { sending: 0, waiting: 0, receiving: 0 } };
 }
 
 /**
@@ -439,18 +483,12 @@ function refuse(gateway, what, res, missing) {
 /** @param {Answer} res */
 function faultOf(res) {
   if (res.status !== 200) return told(res);
-  if (!isSSE(res)) return `content-type ${res.headers['Content-Type']}`;
+  if (!res.stream) return `content-type ${res.type}`;
   if (res.body.includes('data: {"error"')) return 'an error event in the stream';
-  if (!hasContent(res.body)) return 'a stream without content';
+  if (!res.content) return 'a stream without content';
   if (!res.body.slice(-32).trimEnd().endsWith('data: [DONE]')) return 'a stream that ends without [DONE]';
   return '';
 }
-
-/** @param {Answer} res */
-const isSSE = (res) => /^text\/event-stream\b/i.test(res.headers['Content-Type'] || '');
-
-/** @param {string} body */
-const hasContent = (body) => /"(content|reasoning|reasoning_content|arguments)": ?"[^"]/.test(body);
 
 /**
  * The text of a streamed answer, for a talk that goes on. It parses what it finds, so
@@ -473,15 +511,12 @@ function completionTokens(body) {
   return found ? Number(found[1]) : 0;
 }
 
-/** @param {Answer} res */
-const firstByte = (res) => res.timings.sending + res.timings.waiting;
-
 /**
  * Milliseconds for which the gateway held its headers back for the first token.
  * @param {Answer} res
  */
 function heldFor(res) {
-  const found = /\bttft;dur=([\d.]+)/.exec(res.headers['Server-Timing'] || '');
+  const found = /\bttft;dur=([\d.]+)/.exec(res.serverTiming);
   return found ? Number(found[1]) : undefined;
 }
 
