@@ -54,7 +54,7 @@ func TestLoadTest(t *testing.T) {
 			name:   "slow generation",
 			server: vllmsim.Config{MaxNumSeqs: 128, Cost: vllmsim.Cost{Base: 60 * time.Millisecond}},
 			code:   99, kinds: []string{"slow generation"}, none: []string{"failing"},
-			says: "the guide wants over 30",
+			says: "and over 30 are wanted",
 		},
 		{
 			name:   "refusals",
@@ -70,7 +70,7 @@ func TestLoadTest(t *testing.T) {
 		},
 		{
 			name:   "small KV cache",
-			server: vllmsim.Config{MaxModelLen: 256, KVCacheTokens: 640},
+			server: vllmsim.Config{MaxModelLen: 256, KVCacheTokens: 400},
 			code:   99, kinds: []string{"preempted"}, none: []string{"failing"},
 			says: "vLLM preempted",
 		},

@@ -5,7 +5,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Judge fills in what follows from what was measured: the guide's rows, each stage's
@@ -14,7 +13,7 @@ func (v *Verdict) Judge() {
 	for i := range v.Stages {
 		s := &v.Stages[i]
 		s.Guideline = rows(s)
-		s.State = state(s)
+		s.State = state(s, v.wantedSpeed())
 	}
 	v.Passed = len(v.Gates) > 0
 	for _, g := range v.Gates {
@@ -42,10 +41,10 @@ func (v *Verdict) heaviest() *Stage {
 	return most
 }
 
-// worst is the stage in one of the states with the most in flight, and all that are.
-func (v *Verdict) worst(states ...string) (s *Stage, all []string) {
+// worst is the stage with the most in flight of those that are so, and all that are.
+func (v *Verdict) worst(so func(*Stage) bool) (s *Stage, all []string) {
 	for i := range v.Stages {
-		if at := &v.Stages[i]; slices.Contains(states, at.State) {
+		if at := &v.Stages[i]; so(at) {
 			all = append(all, at.title())
 			if s == nil || at.inFlight() >= s.inFlight() {
 				s = at
@@ -55,10 +54,13 @@ func (v *Verdict) worst(states ...string) (s *Stage, all []string) {
 	return s, all
 }
 
+func in(state string) func(*Stage) bool { return func(s *Stage) bool { return s.State == state } }
+
 // failures says what failed, and on whose side.
 func failures(v *Verdict) []Finding {
 	var sent, failed int
 	causes, outcomes := map[string]float64{}, map[string]float64{}
+	retries := 0.0
 	var at *Stage
 	for i := range v.Stages {
 		s := &v.Stages[i]
@@ -69,6 +71,7 @@ func failures(v *Verdict) []Finding {
 		if s.Server != nil {
 			add(causes, s.Server.Causes)
 			add(outcomes, s.Server.Outcomes)
+			retries += value(s.Server.Retries)
 		}
 		if at == nil || s.failedShare() > at.failedShare() {
 			at = s
@@ -105,7 +108,10 @@ func failures(v *Verdict) []Finding {
 		f.Try = "See the backends' logs for a hanging engine, and `BackendStalled` among the alerts."
 	case main != "":
 		c := causeWords[main]
-		f.Says += fmt.Sprintf(" Backends: %s (%s times, of which the gateway mended what had no first token yet).", c.says, count(causes[main]))
+		f.Says += fmt.Sprintf(" Backends: %s, %s times.", c.says, count(causes[main]))
+		if retries >= 1 {
+			f.Says += fmt.Sprintf(" The gateway sent %s requests to a second backend.", count(retries))
+		}
 		f.Try = c.try
 	case len(outcomes) > 0 && len(bad) == 0 && failed > 0:
 		f.Kind = "spoilt on the way"
@@ -129,7 +135,7 @@ var causeWords = map[string]struct{ says, try string }{
 // load says what the states of the stages come to.
 func load(v *Verdict) []Finding {
 	var all []Finding
-	if s, stages := v.worst(Overloaded); s != nil {
+	if s, stages := v.worst(in(Overloaded)); s != nil {
 		f := Finding{Kind: "overloaded", Stage: s.Name, Severity: "bad",
 			Says: fmt.Sprintf("Overloaded in %s: %s.", list(stages), s.evidence())}
 		m := s.Server
@@ -147,18 +153,19 @@ func load(v *Verdict) []Finding {
 		}
 		all = append(all, f)
 	}
-	if s, stages := v.worst(Slow); s != nil {
+	late := func(s *Stage) bool { p95, ok := s.ttftP95(); return s.State == Slow && ok && p95 > lateTTFT }
+	if s, stages := v.worst(late); s != nil {
 		p95, _ := s.ttftP95()
 		all = append(all, Finding{Kind: "slow first token", Stage: s.Name, Severity: "bad",
 			Says: fmt.Sprintf("First tokens are late in %s (p95 %s), but not for the load: nothing waits in the engines%s.", list(stages), millis(p95), gpuAside(s)),
 			Try:  "Look for what else delays them: very long prompts, a model that is still loading, a network or a proxy before vLLM, a CPU-bound tokenizer."})
 	}
-	if s, stages := v.worst(Approaching); s != nil {
+	if s, stages := v.worst(in(Approaching)); s != nil {
 		all = append(all, Finding{Kind: "approaching saturation", Stage: s.Name, Severity: "warn",
 			Says: fmt.Sprintf("Approaching saturation in %s: %s.", list(stages), s.evidence()),
 			Try:  "It still serves within the limits. Plan for another backend before there are more users than that."})
 	}
-	if s, stages := v.worst(Healthy); s != nil {
+	if s, stages := v.worst(in(Healthy)); s != nil {
 		all = append(all, Finding{Kind: "healthy", Stage: s.Name, Severity: "good",
 			Says: fmt.Sprintf("Healthy in %s: %s.", list(stages), s.evidence())})
 	}
@@ -219,31 +226,36 @@ func gpuAside(s *Stage) string {
 	return fmt.Sprintf(", and the GPU is at %.0f %%", s.Server.GPU.Mean)
 }
 
-// speed says where streams flow too slowly to read along.
+// speed says where streams flow too slowly.
 func speed(v *Verdict) []Finding {
-	var slow *Stage
-	var slowest float64
+	wanted := v.wantedSpeed()
+	var slow, fast *Stage // the slowest, and any that is not slow
 	var all []string
+	slowest := math.Inf(1)
 	for i := range v.Stages {
 		s := &v.Stages[i]
-		if mean, ok := s.speed(); ok && mean < 30 { // the guide's gate
+		mean, ok := s.speed()
+		switch {
+		case ok && s.flowsSlowly(wanted):
 			all = append(all, s.title())
-			if slow == nil || mean < slowest {
+			if mean < slowest {
 				slow, slowest = s, mean
 			}
+		case ok:
+			fast = s
 		}
 	}
 	if slow == nil {
 		return nil
 	}
 	f := Finding{Kind: "slow generation", Stage: slow.Name, Severity: "bad",
-		Says: fmt.Sprintf("Tokens flow slowly in %s: %s a second in a stream, and the guide wants over 30.", list(all), number(slowest))}
+		Says: fmt.Sprintf("Tokens flow slowly in %s: %s a second in a stream, and over %s are wanted.", list(all), number(slowest), number(wanted))}
 	m := slow.Server
 	switch {
 	case m != nil && m.GPU != nil && m.GPU.Mean < busyGPU:
 		f.Says += fmt.Sprintf(" The GPU is only at %.0f %%.", m.GPU.Mean)
 		f.Try = "Something else holds the engine up: a CPU without a free core, the network or PCIe between several GPUs."
-	case m != nil && m.Running != nil && m.Running.Mean > 32:
+	case fast != nil && m != nil && m.Running != nil && m.Running.Mean > 32:
 		f.Try = fmt.Sprintf("%s streams share a batch: a lower --max-num-seqs makes each faster and lets others wait.", number(m.Running.Mean))
 	default:
 		f.Try = "A smaller or quantised model, or a faster GPU; check that the GPU is busy while it generates."
@@ -321,170 +333,6 @@ func memory(v *Verdict) []Finding {
 	return []Finding{{Kind: "preempted", Severity: "warn",
 		Says: fmt.Sprintf("vLLM preempted %s requests: their KV cache was given to others, and computed again.", count(n)),
 		Try:  "Fewer sequences at once (--max-num-seqs), shorter contexts, or more memory for the cache (--gpu-memory-utilization)."}}
-}
-
-// recovery: what a spike left behind.
-func recovery(v *Verdict) []Finding {
-	calm, spike, after := v.stage("calm"), v.stage("spike"), v.stage("after")
-	if calm == nil || spike == nil || after == nil || calm.Client == nil || spike.Client == nil || after.Client == nil {
-		return nil
-	}
-	before, during, then := calm.Client.TTFT, spike.Client.TTFT, after.Client.TTFT
-	if before.N == 0 || during.N == 0 || then.N == 0 {
-		return nil
-	}
-	f := Finding{Kind: "recovered", Severity: "good", Stage: after.Name,
-		Says: fmt.Sprintf("TTFT p95 was %s before the spike, %s in it, and %s after it.", millis(before.P95), millis(during.P95), millis(then.P95))}
-	if then.P95 > 2*before.P95+100 {
-		f.Kind, f.Severity = "not recovered", "warn"
-		f.Try = "The box had not worked off the spike's queue: see how long the queue's panel stays high, and cap what waits."
-	}
-	return []Finding{f}
-}
-
-// drift: whether the last third of a soak is like the first.
-func drift(v *Verdict) []Finding {
-	first, last := v.stage("first_third"), v.stage("last_third")
-	if first == nil || last == nil {
-		return nil
-	}
-	var parts []string
-	worse := false
-	compare := func(what string, a, b float64, ok bool, format func(float64) string, limit float64) {
-		if !ok || a <= 0 {
-			return
-		}
-		parts = append(parts, fmt.Sprintf("%s %s → %s", what, format(a), format(b)))
-		worse = worse || limit > 1 && b > limit*a || limit < 1 && b < limit*a
-	}
-	if a, b := first.Client, last.Client; a != nil && b != nil {
-		compare("TTFT p50", a.TTFT.P50, b.TTFT.P50, a.TTFT.N > 0 && b.TTFT.N > 0, millis, 1.25)
-		compare("tokens/s", a.Speed.Mean, b.Speed.Mean, a.Speed.N > 0 && b.Speed.N > 0, number, 0.8)
-		compare("requests/s", a.RPS, b.RPS, true, number, 0.8)
-	}
-	if a, b := first.Server, last.Server; a != nil && b != nil {
-		level := func(what string, a, b *Level, limit float64) {
-			if a != nil && b != nil {
-				compare(what, a.Mean, b.Mean, true, number, limit)
-			}
-		}
-		level("queue", a.Queue, b.Queue, 1.5)
-		level("GPU °C", a.GPUHeat, b.GPUHeat, math.Inf(1))
-		level("KV cache", a.KVCache, b.KVCache, math.Inf(1))
-	}
-	if len(parts) == 0 {
-		return nil
-	}
-	f := Finding{Kind: "steady", Severity: "good", Says: "First third against last: " + strings.Join(parts, ", ") + "."}
-	if worse {
-		f.Kind, f.Severity = "drifts", "bad"
-		f.Try = "Something wears out: a GPU that gets hot, a cache that fills, memory that is not given back. See those panels over the whole run."
-	}
-	return []Finding{f}
-}
-
-// limit: what a sweep found.
-func limit(v *Verdict) []Finding {
-	if v.Limit == nil {
-		return nil
-	}
-	if *v.Limit == 0 {
-		return []Finding{{Kind: "no limit found", Severity: "bad",
-			Says: "The objective does not even hold at the first rate.",
-			Try:  "See what fails there, or begin with a lower RATE."}}
-	}
-	return []Finding{{Kind: "limit", Severity: "good",
-		Says: fmt.Sprintf("It can take %s requests a second within the objective; above that the objective breaks, or was not tried.", number(*v.Limit)),
-		Try:  "Plan for less: what comes in bursts needs room."}}
-}
-
-// sides: how those compare that were compared.
-func sides(v *Verdict) []Finding {
-	if len(v.Sides) < 2 {
-		return nil
-	}
-	base := v.Sides[0]
-	var all []Finding
-	for _, s := range v.Sides[1:] {
-		if base.Client == nil || s.Client == nil || base.Client.TTFT.N == 0 || s.Client.TTFT.N == 0 {
-			continue
-		}
-		a, b := base.Client, s.Client
-		all = append(all, Finding{Kind: "compared", Severity: "info",
-			Says: fmt.Sprintf("%s against %s: TTFT p50 %s against %s (%s), p95 %s against %s (%s), %s against %s tokens/s, %s against %s requests/s.",
-				s.Name, base.Name, millis(b.TTFT.P50), millis(a.TTFT.P50), ratio(b.TTFT.P50, a.TTFT.P50), millis(b.TTFT.P95), millis(a.TTFT.P95), ratio(b.TTFT.P95, a.TTFT.P95),
-				number(b.Speed.Mean), number(a.Speed.Mean), number(b.RPS), number(a.RPS))})
-	}
-	return all
-}
-
-func ratio(a, b float64) string {
-	if b <= 0 {
-		return "–"
-	}
-	return fmt.Sprintf("× %.2f", a/b)
-}
-
-// lateness: a client that is late did not send the load it was asked for.
-func lateness(v *Verdict) []Finding {
-	if v.Lateness == nil || v.Lateness.N == 0 {
-		return nil
-	}
-	f := Finding{Kind: "on time", Severity: "info", Says: fmt.Sprintf("Requests left on time: lateness p99 %s, at most %s.", millis(v.Lateness.P99), millis(v.Lateness.Max))}
-	if v.Lateness.P99 > 50 {
-		f.Kind, f.Severity = "client late", "warn"
-		f.Says = fmt.Sprintf("k6 was late itself: p99 of lateness is %s, so the load was not the one asked for.", millis(v.Lateness.P99))
-		f.Try = "Give k6 a machine, or a core, of its own."
-	}
-	return []Finding{f}
-}
-
-// comparable is how long a stage must be for k6's figures to be held against the
-// gateway's: of a shorter one too much lies before its first scrape, which is where
-// all users begin at once.
-const comparable = time.Minute
-
-// agreement holds k6's times against the gateway's: the same requests, seen from both
-// ends.
-func agreement(v *Verdict) []Finding {
-	for i := range v.Stages {
-		s := &v.Stages[i]
-		if s.Client == nil || s.Server == nil || s.Client.TTFT.N < 20 || s.Server.P95Range == nil || s.End.Sub(s.Start) < comparable {
-			continue
-		}
-		p95, r := s.Client.TTFT.P95, *s.Server.P95Range
-		if late := p95 - r.High; late > 50+0.1*r.High {
-			return []Finding{{Kind: "time lost on the way", Stage: s.Name, Severity: "warn",
-				Says: fmt.Sprintf("In %s k6 saw a TTFT p95 of %s where the gateway saw %s at most: %s or more are lost between them.", s.title(), millis(p95), millis(r.High), millis(late)),
-				Try:  "Look at the network and any proxy between them, and whether k6's machine has a core to spare."}}
-		}
-		if early := r.Low - p95; early > 50+0.1*r.Low {
-			return []Finding{{Kind: "not the same requests", Stage: s.Name, Severity: "warn",
-				Says: fmt.Sprintf("In %s k6 saw a TTFT p95 of %s, and the gateway one of at least %s: Prometheus counts others than k6's requests.", s.title(), millis(p95), millis(r.Low)),
-				Try:  "See that PROMETHEUS_URL is the one that watches this gateway, and that nobody else uses it during a test."}}
-		}
-	}
-	return nil
-}
-
-// guests: requests in the same minutes that were not k6's.
-func guests(v *Verdict) []Finding {
-	for i := range v.Stages {
-		s := &v.Stages[i]
-		if s.Client == nil || s.Server == nil || s.Server.RPS == nil || s.End.Sub(s.Start) < comparable {
-			continue
-		}
-		answered := s.Client.RPS
-		if s.Client.Requests > 0 { // failures end, too
-			answered *= 1 + s.failedShare()/(1-min(s.failedShare(), 0.99))
-		}
-		if more := *s.Server.RPS - answered; more > 1+0.15*answered {
-			return []Finding{{Kind: "others at work", Stage: s.Name, Severity: "warn",
-				Says: fmt.Sprintf("In %s the gateway served %s requests a second, and k6 sent %s of them: others used it meanwhile.", s.title(), number(*s.Server.RPS), number(answered)),
-				Try:  "Run it again when nobody else does; the gateway's figures are of all."}}
-		}
-	}
-	return nil
 }
 
 // backends: one that went away during the run.

@@ -42,7 +42,12 @@ func TestState(t *testing.T) {
 		{"Prometheus alone", func(s *Stage) { s.Client = nil }, Healthy},
 		{"nothing", func(s *Stage) { s.Client, s.Server = nil, nil }, Unmeasured},
 		{"no requests", func(s *Stage) { s.Client.Requests = 0 }, Unmeasured},
-		{"few in flight", func(s *Stage) { s.Server.Queue = steady(3.9) }, Insufficient},
+		{"few in flight", func(s *Stage) { s.Client.InFlight = 3.9 }, Insufficient},
+		{"few in flight by the gateway", func(s *Stage) { s.Client, s.Server.Queue = nil, steady(3.9) }, Insufficient},
+		{"slow tokens", func(s *Stage) { s.Client.Speed.Mean = 29.9 }, Slow},
+		{"slow tokens in an idle stage", func(s *Stage) { s.Client.Speed.Mean, s.Client.InFlight = 29.9, 1 }, Slow},
+		{"slow tokens under load", func(s *Stage) { s.Client.Speed.Mean, s.Server.Waiting = 29.9, steady(1) }, Approaching},
+		{"tokens as wanted", func(s *Stage) { s.Client.Speed.Mean = 30 }, Healthy},
 		{"few per backend", func(s *Stage) { s.Server.Backends = steady(4) }, Insufficient},
 		{"idle GPU", func(s *Stage) { s.Server.GPU = steady(69) }, Insufficient},
 		{"no GPU known", func(s *Stage) { s.Server.GPU = nil }, Healthy},
@@ -64,7 +69,7 @@ func TestState(t *testing.T) {
 	} {
 		s := stageOf("users_50", 20, 100, 10)
 		c.spoil(&s)
-		if got := state(&s); got != c.want {
+		if got := state(&s, 30); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -149,6 +154,10 @@ func TestFindings(t *testing.T) {
 	}{
 		{"as the guide expects", func(*Verdict) {}, []string{"approaching saturation", "healthy", "saturated", "the guide's queue"}, "TTFT p95 1.12 s (acceptable), 43 requests/s, 57 in flight, 41 waiting in the engines, GPU at 92 %"},
 		{"refused", func(v *Verdict) { failing(v, "backend_error", "status") }, []string{"failing", "saturated"}, "requests failed (10.0 %)"},
+		{"refused by one of two", func(v *Verdict) {
+			failing(v, "backend_error", "status")
+			v.Stages[1].Server.Retries = number64(12)
+		}, []string{"failing", "saturated"}, "answers with 5xx, 1,057 times. The gateway sent 12 requests to a second backend."},
 		{"cut", func(v *Verdict) { failing(v, "backend_error", "cut") }, []string{"failing", "saturated"}, "streams cut before their end"},
 		{"silent", func(v *Verdict) { failing(v, "timeout", "timeout") }, []string{"failing", "saturated"}, "fell silent"},
 		{"wrong requests", func(v *Verdict) { failing(v, "client_error", "") }, []string{"failing", "saturated"}, "4xx"},
@@ -169,7 +178,10 @@ func TestFindings(t *testing.T) {
 				s.Server.P95Range = &Range{2500, 3000}
 			})
 		}, []string{"slow first token", "saturated", "the guide's queue"}, "nothing waits in the engines, and the GPU is at 15 %"},
-		{"slow generation", func(v *Verdict) { each(v, func(s *Stage) { s.Client.Speed.Mean = 12 }) }, []string{"slow generation", "approaching saturation", "healthy", "saturated", "the guide's queue"}, "12 a second in a stream"},
+		{"slow generation", func(v *Verdict) { each(v, func(s *Stage) { s.Client.Speed.Mean = 12 }) }, []string{"slow generation", "approaching saturation", "saturated", "the guide's queue"}, "12 a second in a stream, and over 30 are wanted"},
+		{"slow by the script's own gate", func(v *Verdict) {
+			v.Gates = append(v.Gates, Gate{"tokens_per_second", "avg>90", 80, false})
+		}, []string{"slow generation", "approaching saturation", "saturated", "the guide's queue"}, "80 a second in a stream, and over 90 are wanted"},
 		{"light", func(v *Verdict) { v.Stages = v.Stages[:1] }, []string{"insufficient load"}, "Even the heaviest stage (10 users)"},
 		{"GPU waits", func(v *Verdict) {
 			v.Stages[2] = stageOf("users_100", 60, 100, 40)
@@ -223,6 +235,7 @@ func TestFindingsOfOtherScripts(t *testing.T) {
 	}{
 		{"steady", "steady", "TTFT p50 100 ms → 120 ms", Verdict{Stages: []Stage{stageOf("first_third", 10, 100, 5), stageOf("last_third", 10, 120, 5)}}},
 		{"drift", "drifts", "TTFT p50 100 ms → 130 ms", Verdict{Stages: []Stage{stageOf("first_third", 10, 100, 5), stageOf("last_third", 10, 130, 5)}}},
+		{"a difference that nobody sees", "steady", "TTFT p50 10 ms → 20 ms", Verdict{Stages: []Stage{stageOf("first_third", 10, 10, 5), stageOf("last_third", 10, 20, 5)}}},
 		{"recovered", "recovered", "was 50 ms before the spike, 900 ms in it, and 60 ms after it", Verdict{Stages: []Stage{stageOf("calm", 10, 50, 5), stageOf("spike", 40, 900, 60), stageOf("after", 10, 60, 5)}}},
 		{"not recovered", "not recovered", "400 ms after it", Verdict{Stages: []Stage{stageOf("calm", 10, 50, 5), stageOf("spike", 40, 900, 60), stageOf("after", 10, 400, 5)}}},
 		{"limit", "limit", "56 requests a second", Verdict{Limit: number64(56)}},

@@ -28,10 +28,8 @@ type Samples struct {
 	Gates    []Gate
 	Lateness *Spread
 	Limit    *float64
-	// TTFTDrift and SpeedDrift are a soak's: the medians of what it compared.
-	TTFTDrift, SpeedDrift *float64
-	Series                []Series
-	Missing               []string
+	Series   []Series
+	Missing  []string
 
 	sinks map[string]*k6Sink
 }
@@ -155,7 +153,6 @@ type k6Run struct {
 	sinks       map[string]*k6Sink
 	lateness    []float64
 	limit       *float64
-	drifts      map[string][]float64
 }
 
 // k6Stage holds the samples of a stage.
@@ -187,7 +184,7 @@ type k6Value struct {
 }
 
 func newK6Run() *k6Run {
-	return &k6Run{stages: map[string]*k6Stage{}, sinks: map[string]*k6Sink{}, drifts: map[string][]float64{}}
+	return &k6Run{stages: map[string]*k6Stage{}, sinks: map[string]*k6Sink{}}
 }
 
 // take reads a line. Of those that nothing asks for, which are most, only the time.
@@ -222,7 +219,7 @@ func (run *k6Run) take(line []byte) error {
 // k6Wanted are the metrics that are looked at whatever the script's thresholds are.
 var k6Wanted = map[string]bool{
 	"http_req_duration": true, "ttft_ms": true, "tokens_per_second": true, "failed_requests": true,
-	"stage_seconds": true, "arrival_lateness_ms": true, "limit_rps": true, "ttft_drift": true, "speed_drift": true,
+	"stage_seconds": true, "arrival_lateness_ms": true, "limit_rps": true,
 }
 
 // skip says whether a line is a sample that nothing asks for, without parsing all of
@@ -296,8 +293,6 @@ func (run *k6Run) sample(e *k6Entry) {
 		run.lateness = append(run.lateness, v)
 	case "limit_rps":
 		run.limit = &v
-	case "ttft_drift", "speed_drift":
-		run.drifts[e.Metric] = append(run.drifts[e.Metric], v)
 	}
 	name := tags["stage"]
 	if name == "" {

@@ -16,7 +16,7 @@ func (run *k6Run) samples() *Samples {
 	s := &Samples{
 		Script: run.script, Smoke: run.smoke, Cut: run.cut > 0,
 		Start: k6Time(run.first), End: k6Time(run.last),
-		Limit: run.limit, TTFTDrift: run.drift("ttft_drift"), SpeedDrift: run.drift("speed_drift"),
+		Limit: run.limit,
 		sinks: run.sinks,
 	}
 	if len(run.lateness) > 0 {
@@ -39,16 +39,6 @@ func (run *k6Run) samples() *Samples {
 		s.Missing = append(s.Missing, "k6's samples have no time to first token (ttft_ms): the script does not count it as loadtests/streams.js does.")
 	}
 	return s
-}
-
-func (run *k6Run) drift(metric string) *float64 {
-	values := run.drifts[metric]
-	if len(values) == 0 {
-		return nil
-	}
-	slices.Sort(values)
-	median := k6Percentile(values, 50)
-	return &median
 }
 
 // ended sets when stages began and ended, and returns those that took place, in order.

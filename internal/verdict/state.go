@@ -8,7 +8,7 @@ const (
 	Healthy      = "healthy"
 	Approaching  = "approaching saturation"
 	Overloaded   = "overloaded"
-	// Slow: the first token is late, and not because of the load.
+	// Slow: the first token is late, or tokens flow slowly, and not because of the load.
 	Slow = "slow"
 	// Failing: more than one request in twenty failed.
 	Failing = "failing"
@@ -22,11 +22,12 @@ const (
 	busyGPU      = 70   // %: the guide's "good" begins
 	fullGPU      = 95   // %: the guide's "good" ends
 	fullKVCache  = 0.95
+	slowSpeed    = 30 // tokens/s: the guide's gate, where the script has none of its own
 )
 
 // state says how the box was, from what there is: what was not measured leaves its
 // part out.
-func state(s *Stage) string {
+func state(s *Stage, wantedSpeed float64) string {
 	c, m := s.Client, s.Server
 	if c == nil && m == nil || c != nil && c.Requests == 0 {
 		return Unmeasured
@@ -50,6 +51,8 @@ func state(s *Stage) string {
 		m.Queue != nil && m.Queue.Begin >= fewInFlight && m.Queue.Finish > 1.5*m.Queue.Begin+4,
 		measured && p95 > 500 && m.GPU != nil && m.GPU.Mean >= fullGPU:
 		return Approaching
+	case s.flowsSlowly(wantedSpeed):
+		return Slow
 	case s.inFlightPerBackend() < fewInFlight, m.GPU != nil && m.GPU.Mean < busyGPU:
 		return Insufficient
 	}
@@ -99,13 +102,14 @@ func (m *Server) requests() (all, failed float64, counted bool) {
 	return all, failed, true
 }
 
-// inFlight is the gateway's mean queue depth, else k6's own.
+// inFlight is k6's, which knows each request, else the gateway's mean queue depth, which
+// is looked at every few seconds.
 func (s *Stage) inFlight() float64 {
-	if s.Server != nil && s.Server.Queue != nil {
-		return s.Server.Queue.Mean
-	}
 	if s.Client != nil {
 		return s.Client.InFlight
+	}
+	if s.Server != nil && s.Server.Queue != nil {
+		return s.Server.Queue.Mean
 	}
 	return 0
 }
@@ -136,6 +140,22 @@ func (s *Stage) speed() (mean float64, measured bool) {
 		return s.Server.Speed.Mean, true
 	}
 	return 0, false
+}
+
+// flowsSlowly says that streams have fewer tokens a second than are wanted.
+func (s *Stage) flowsSlowly(wanted float64) bool {
+	mean, measured := s.speed()
+	return measured && mean < wanted
+}
+
+// wantedSpeed is the tokens a second that the script's gate wants in the mean.
+func (v *Verdict) wantedSpeed() float64 {
+	for _, g := range v.Gates {
+		if c, ok := k6ConditionOf(g.Condition); ok && g.Metric == "tokens_per_second" && c.method == "avg" && c.operator == ">" {
+			return c.limit
+		}
+	}
+	return slowSpeed
 }
 
 func value(p *float64) float64 {
