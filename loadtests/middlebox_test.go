@@ -64,6 +64,19 @@ func wrongType(next http.Handler) http.Handler {
 	return proxy
 }
 
+// diesAfter passes so many requests on, and breaks off all others.
+func diesAfter(n int64) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		var count atomic.Int64
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if count.Add(1) > n {
+				panic(http.ErrAbortHandler)
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
 // before is what comes before the mark, and after that the tail.
 func before(mark string, body io.ReadCloser, tail ...string) io.ReadCloser {
 	all, err := io.ReadAll(body)
