@@ -87,7 +87,7 @@ test-k6: build bin/k6 bin/k6-2 # every load test against simulator and gateway, 
 	cd loadtests && npm ci --no-audit --no-fund && npm run check
 	K6=$(CURDIR)/bin/k6 go test -tags k6 -count 1 -parallel 12 ./loadtests
 	K6=$(CURDIR)/bin/k6-2 go test -tags k6 -count 1 -parallel 12 -run 'Family/healthy|Baseline/healthy|Plan|Mistakes|Trace|WithoutGateway' ./loadtests
-	cd stack && K6=$(CURDIR)/bin/k6 go test -trimpath -count 1 -parallel 6 -run 'TestLoadTest$$' .
+	cd stack && K6=$(CURDIR)/bin/k6 go test -trimpath -count 1 -parallel 6 -run TestLoadTest .
 
 vllm: commands # a real vLLM on :8000, without a GPU; the first time it is installed
 	@vllm/run

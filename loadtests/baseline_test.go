@@ -58,7 +58,7 @@ func TestBaselinePlan(t *testing.T) {
 	}
 	gates := map[string][]string{
 		"http_req_duration":                         {"p(95)<5000", "p(99)<10000"},
-		"http_req_duration{expected_response:true}": {"p(95)<5000", "p(99)<10000", "avg>0"},
+		"http_req_duration{expected_response:true}": {"p(95)<5000", "p(99)<10000"},
 		"ttft_ms":                       {"p(95)<2000", "p(99)<3000", "avg>0"},
 		"tokens_per_second":             {"avg>30"},
 		"failed_requests":               {"rate<0.05"},

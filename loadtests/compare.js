@@ -9,7 +9,7 @@
 
 import exec from 'k6/execution';
 import { sleep } from 'k6';
-import { gatewayURL, gates, gracefulStop, number, plan, preflight, request, rows, scaled, scenarioNow, seconds, trimmed, users } from './streams.js';
+import { gatewayURL, gates, gracefulStop, number, plan, preflight, request, rows, scaled, scenarioNow, seconds, setupTimeout, trimmed, users } from './streams.js';
 
 const sides = sidesOf();
 const many = number('USERS', 10, { whole: true });
@@ -18,6 +18,7 @@ const turn = scaled(seconds('DURATION', 60));
 const turns = [1, 2].flatMap((n) => sides.map((side, i) => ({ stage: `side_${i + 1}_turn_${n}`, side, i })));
 
 export const options = plan('compare', {
+  setupTimeout: setupTimeout(sides.flatMap(({ gateways }) => gateways).length),
   scenarios: Object.fromEntries(turns.map(({ stage, side }, at) => [stage, users(many, at * (turn + gracefulStop), turn, { side: side.name })])),
   thresholds: { ...gates, ...rows('scenario', turns.map(({ stage }) => stage)) },
 });

@@ -9,7 +9,7 @@
 
 import exec from 'k6/execution';
 import { sleep } from 'k6';
-import { gates, gracefulStop, longest, number, plan, preflight, prose, random, request, rows, scaled, scenarioNow, seconds, users } from './streams.js';
+import { gates, gracefulStop, longest, maxTokens, number, plan, preflight, prose, random, request, rows, scaled, scenarioNow, seconds, users } from './streams.js';
 
 const prefixTokens = number('PREFIX_TOKENS', 1000, { whole: true });
 const many = number('USERS', 10, { whole: true });
@@ -26,7 +26,7 @@ export const options = plan('prefix', {
 export function setup() {
   const target = preflight();
   const most = longest(target);
-  const rest = 300; // of question, answer and chat template
+  const rest = 250 + maxTokens; // question and chat template, and the answer
   if (prefixTokens + rest > most) {
     exec.test.abort(`PREFIX_TOKENS=${prefixTokens} leaves no room: ${target.model} holds ${most} tokens; set it to ${most - rest} or less`);
   }

@@ -39,6 +39,8 @@ const noticed = 50; // ms
 
 /** @type {{ ttft: number[], speed: number[] }} of this user's first third */
 const first = { ttft: [], speed: [] };
+/** @type {{ ttft: number, speed: number } | undefined} their medians; 0 of none */
+let usual;
 
 /** @param {import('./streams.js').Target} target */
 export default function (target) {
@@ -50,11 +52,12 @@ export default function (target) {
   }
   if (good && stage === 'last_third') {
     const tags = { stage };
-    if (first.ttft.length) ttftDrift.add(Math.max(ttft, noticed) / Math.max(median(first.ttft), noticed), tags);
-    if (first.speed.length && speed) speedDrift.add(speed / median(first.speed), tags);
+    if (!usual) usual = { ttft: median(first.ttft), speed: median(first.speed) };
+    if (usual.ttft) ttftDrift.add(Math.max(ttft, noticed) / Math.max(usual.ttft, noticed), tags);
+    if (usual.speed && speed) speedDrift.add(speed / usual.speed, tags);
   }
   sleep(1); // time to think; after a failure, time to back off
 }
 
 /** @param {number[]} values */
-const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+const median = (values) => values.sort((a, b) => a - b)[values.length >> 1] || 0;

@@ -19,6 +19,8 @@ const last = number('MAX_RATE', 512);
 const atLeast = number('AT_LEAST', first);
 const step = scaled(seconds('STEP', 30));
 const kind = choice('ARRIVALS', arrivalKinds);
+const fewest = 20; // requests in a step, to speak of nineteen in twenty
+if (first * seconds('STEP', 30) < fewest) throw new Error(`RATE=${first} for STEP=${__ENV.STEP || '30s'} is fewer than ${fewest} requests, which say nothing: set STEP=${Math.ceil(fewest / first)}s`);
 if (last < first) throw new Error(`MAX_RATE=${last} is below RATE=${first}: the sweep goes up`);
 
 // More at once than any objective can hold with; k6 gives each a goroutine or two.
@@ -73,7 +75,7 @@ async function holds(target, rate) {
   const times = [];
   let [sent, open, failed, missed] = [0, 0, 0, 0];
   const began = Date.now();
-  announce(step, tags);
+  announce(step, { ...tags, at_least: String(atLeast) });
   let early = 0;
   await arrivals(
     schedule(rate),
@@ -91,9 +93,9 @@ async function holds(target, rate) {
       return true;
     },
   );
-  if (early) announce(early, tags);
+  if (early) announce(early, { ...tags, at_least: String(atLeast) });
   else await pause(began + 1000 * step - Date.now());
-  const held = !early && missed <= missesAllowed * sent;
+  const held = !early && sent > 0 && missed <= missesAllowed * sent;
   times.sort((a, b) => a - b);
   const p95 = times.length ? `TTFT p95 ${Math.round(times[Math.ceil(0.95 * times.length) - 1])} ms` : 'no first token';
   console.log(`${rate}/s ${held ? 'holds' : 'does not hold'}: ${p95}, ${failed} of ${sent} requests failed`);

@@ -50,8 +50,8 @@ export const options = plan('trace', {
 export function setup() {
   const target = preflight();
   const most = longest(target);
-  const cut = schedule.filter((a) => a.prompt + a.answer + template > most).length;
-  if (cut) console.warn(`${cut} of ${schedule.length} requests are longer than the ${most} tokens that ${target.model} holds, and were made shorter`);
+  const cut = schedule.filter((a) => fit(a, most).shorter).length;
+  if (cut) console.warn(`${cut} of ${schedule.length} requests are too long for the ${most} tokens that ${target.model} holds, and were made shorter`);
   return { ...target, most };
 }
 
@@ -60,12 +60,21 @@ export default async function ({ most, ...target }) {
   announce(lasts);
   const chance = random(1);
   await arrivals(schedule, async (a, late) => {
-    // null: what JSON makes of Infinity, on the way here from setup().
-    const answer = Math.min(a.answer, Math.ceil((most || Infinity) / 2));
-    const room = Math.floor(0.95 * ((most || Infinity) - answer - template)); // words are not quite tokens
+    const { prompt, answer } = fit(a, most || Infinity); // null: what JSON makes of Infinity
     const body = { max_tokens: answer, ignore_eos: true };
-    await send(target, { prompt: question(a, Math.min(a.prompt, room), chance), body, timeout: duration(timeout), late });
+    await send(target, { prompt: question(a, prompt, chance), body, timeout: duration(timeout), late });
   });
+}
+
+/**
+ * A request's lengths within what the model holds.
+ * @param {Arrival} a
+ * @param {number} most tokens
+ */
+function fit(a, most) {
+  const answer = Math.min(a.answer, Math.ceil(most / 2));
+  const prompt = Math.min(a.prompt, Math.floor(0.95 * (most - answer - template))); // words are not quite tokens
+  return { prompt, answer, shorter: prompt < a.prompt || answer < a.answer };
 }
 
 // Tokens that a chat template puts around a prompt, or somewhat more.

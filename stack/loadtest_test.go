@@ -2,14 +2,18 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,6 +122,64 @@ func TestLoadTest(t *testing.T) {
 	}
 }
 
+// Ctrl-C is for k6; what there is then is judged, and said to be cut short.
+func TestLoadTestInterrupted(t *testing.T) {
+	if os.Getenv("K6") == "" {
+		t.Skip("K6 is not set")
+	}
+	t.Parallel()
+	p := startBefore(t, vllmsim.Config{})
+	results := t.TempDir()
+	cmd := p.loadTest("prompts", results, "TIME_SCALE=1", "USERS=5")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as of a shell's job
+	var out lockedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually("k6 has sent requests", func() bool {
+		n, err := strconv.ParseFloat(p.query("sum(gateway_rps)", "")[""], 64)
+		return err == nil && n > 10
+	})
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 105 {
+		t.Errorf("it ended with %d, want k6's 105\n%s", code, out.String())
+	}
+	if text := out.String(); !strings.Contains(text, "had planned") || !strings.Contains(text, "verdict.html") {
+		t.Errorf("the verdict does not say that k6 ended before its time:\n%s", text)
+	}
+}
+
+// What is refused leaves nothing behind, and takes nothing away.
+func TestLoadTestRefused(t *testing.T) {
+	if os.Getenv("K6") == "" {
+		t.Skip("K6 is not set")
+	}
+	p := &process{gateway: "http://127.0.0.1:1", prometheus: ""}
+	results := filepath.Join(t.TempDir(), "new")
+	if out, err := p.loadTest("baseline", results).CombinedOutput(); err == nil || !strings.Contains(string(out), "start vllm-gateway, or set GATEWAY_URL") {
+		t.Errorf("no gateway: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(results); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a run that was refused leaves %s (%v)", results, err)
+	}
+	full := t.TempDir()
+	old := filepath.Join(full, "summary.json")
+	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.loadTest("baseline", full).CombinedOutput(); err == nil || !strings.Contains(string(out), "there is something in "+full) {
+		t.Errorf("a folder in use: %v\n%s", err, out)
+	}
+	if text, err := os.ReadFile(old); err != nil || string(text) != "old" {
+		t.Errorf("what was in the folder is %q, %v", text, err)
+	}
+	if out, err := p.loadTest("streams", full).CombinedOutput(); err == nil || !strings.Contains(string(out), "which test? One of: baseline compare") {
+		t.Errorf("no test: %v\n%s", err, out)
+	}
+}
+
 type finding struct{ Kind, Says string }
 
 type verdictFile struct {
@@ -135,8 +197,8 @@ type verdictFile struct {
 	}
 }
 
-// loadTest runs the baseline against a stack before such a server.
-func loadTest(t *testing.T, server vllmsim.Config, code int) (v verdictFile) {
+// startBefore is a stack before such a server, with its simulated GPUs.
+func startBefore(t *testing.T, server vllmsim.Config) *process {
 	t.Helper()
 	sim, err := vllmsim.New(server)
 	if err != nil {
@@ -146,13 +208,24 @@ func loadTest(t *testing.T, server vllmsim.Config, code int) (v verdictFile) {
 	backend, gpus := httptest.NewServer(sim), httptest.NewServer(behindMetrics(sim.GPUs()))
 	t.Cleanup(backend.Close)
 	t.Cleanup(gpus.Close)
-	p := start(t, t.TempDir(), "--backend", backend.URL, "--gpu-exporter", gpus.URL)
+	return start(t, t.TempDir(), "--backend", backend.URL, "--gpu-exporter", gpus.URL)
+}
 
+// loadTest is loadtests/run, against the stack.
+func (p *process) loadTest(name, results string, environment ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join("..", "loadtests", "run"), name, "--quiet", "--no-color")
+	cmd.Env = append(os.Environ(), "GATEWAY_URL="+p.gateway, "PROMETHEUS_URL="+p.prometheus, "RESULTS="+results,
+		"K6_WEB_DASHBOARD_PERIOD=1s", "MODEL=", "MAX_TOKENS=", "API_KEY=", "TIME_SCALE=")
+	cmd.Env = append(cmd.Env, environment...)
+	return cmd
+}
+
+// loadTest runs the baseline against a stack before such a server.
+func loadTest(t *testing.T, server vllmsim.Config, code int) (v verdictFile) {
+	t.Helper()
 	results := t.TempDir()
-	cmd := exec.Command(filepath.Join("..", "loadtests", "run"), "baseline", "--quiet", "--no-color")
-	cmd.Env = append(os.Environ(), "GATEWAY_URL="+p.gateway, "PROMETHEUS_URL="+p.prometheus, "TIME_SCALE=0.1", "RESULTS="+results,
-		"K6_WEB_DASHBOARD_PERIOD=1s", "MODEL=", "MAX_TOKENS=", "API_KEY=",
-		"TIMEOUT=9") // what is slow is to be slow, and not to fail
+	// What is slow is to be slow, and not to fail.
+	cmd := startBefore(t, server).loadTest("baseline", results, "TIME_SCALE=0.1", "TIMEOUT=9")
 	out, err := cmd.CombinedOutput()
 	t.Cleanup(func() {
 		if t.Failed() || testing.Verbose() {
