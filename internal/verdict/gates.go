@@ -125,6 +125,15 @@ func (s *k6Sink) value(c k6Condition, lasted time.Duration) (v float64, ok bool)
 	return k6TrendValue(s.values, s.sum, c)
 }
 
+// measured is the value for people: without samples there is none.
+func (s *k6Sink) measured(c k6Condition, lasted time.Duration) *float64 {
+	v, ok := s.value(c, lasted)
+	if !ok || s.n == 0 && s.kind != "counter" {
+		return nil
+	}
+	return &v
+}
+
 // k6TrendValue is of sorted values.
 func k6TrendValue(sorted []float64, sum float64, c k6Condition) (v float64, ok bool) {
 	if len(sorted) == 0 {
@@ -194,7 +203,7 @@ func (run *k6Run) gates(s *Samples) {
 				continue
 			}
 			v, ok := sink.value(c, s.End.Sub(s.Start))
-			s.Gates = append(s.Gates, Gate{Metric: name, Condition: string(condition), Value: v, Held: !ok || c.holds(v)})
+			s.Gates = append(s.Gates, Gate{Metric: name, Condition: string(condition), Value: sink.measured(c, s.End.Sub(s.Start)), Held: !ok || c.holds(v)})
 		}
 	}
 	k6SortGates(s.Gates)
@@ -249,24 +258,22 @@ func (s *Samples) gate(g Gate, values map[string]json.RawMessage) {
 	}
 	c, known := k6ConditionOf(g.Condition)
 	if sink := s.sinks[g.Metric]; known && sink != nil && !(sink.kind == "counter" && c.method == "rate") {
-		g.Value, _ = sink.value(c, 0)
+		g.Value = sink.measured(c, 0)
 	} else if known {
-		g.Value = k6SummaryValue(c, values)
+		g.Value = k6SummaryCount(c, values)
 	}
 	s.Gates = append(s.Gates, g)
 }
 
-func k6SummaryValue(c k6Condition, values map[string]json.RawMessage) (v float64) {
-	key := c.method
-	if c.method == "p" {
-		key = fmt.Sprintf("p(%g)", c.percentile)
+// k6SummaryCount is a counter's, which without samples is 0. All else that the samples
+// do not have was not measured: a summary has zeros there.
+func k6SummaryCount(c k6Condition, values map[string]json.RawMessage) *float64 {
+	if _, counter := values["count"]; !counter {
+		return nil
 	}
-	raw, ok := values[key]
-	if !ok && c.method == "rate" {
-		raw = values["value"] // a rate's rate
-	}
-	if json.Unmarshal(raw, &v) != nil {
-		return 0
+	var v *float64
+	if json.Unmarshal(values[c.method], &v) != nil {
+		return nil
 	}
 	return v
 }

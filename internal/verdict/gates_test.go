@@ -81,8 +81,8 @@ func TestGatesAgreeWithK6(t *testing.T) {
 						t.Errorf("%s: %s %s held: %t, and k6 says %t (there: %t)", when, g.Metric, g.Condition, g.Held, !crossed, ok)
 					}
 					c, _ := k6ConditionOf(g.Condition)
-					if c.holds(g.Value) != g.Held {
-						t.Errorf("%s: %s %s: %g does not go with held=%t", when, g.Metric, g.Condition, g.Value, g.Held)
+					if c.holds(value(g.Value)) != g.Held {
+						t.Errorf("%s: %s %s: %g does not go with held=%t", when, g.Metric, g.Condition, value(g.Value), g.Held)
 					}
 				}
 			}
@@ -121,6 +121,15 @@ func TestGatesOfMetricsWithoutSamples(t *testing.T) {
 		}
 		if got, want := strings.Join(failed, ", "), "failed_requests rate<0.05, http_reqs{scenario:nope} count>0, tokens_per_second avg>30, ttft_ms avg>0"; got != want {
 			t.Errorf("k6 %s: failed are %s, want %s", version, got, want)
+		}
+		var measured []string
+		for _, g := range s.Gates {
+			if g.Value != nil {
+				measured = append(measured, g.Metric)
+			}
+		}
+		if got, want := strings.Join(measured, ", "), "failed_requests, http_reqs, http_reqs{scenario:nope}, http_reqs{scenario:u}"; got != want {
+			t.Errorf("k6 %s: measured are %s, want %s", version, got, want)
 		}
 	}
 }

@@ -113,16 +113,17 @@ func (r reportPage) RankedGates() []Gate {
 
 // Measured is in the unit of the condition, so that the two compare.
 func (g Gate) Measured() string {
+	if g.Value == nil || !drawable(*g.Value) {
+		return "not measured"
+	}
 	metric, _, _ := strings.Cut(g.Metric, "{")
-	text := strconv.FormatFloat(g.Value, 'g', 4, 64)
-	if math.Abs(g.Value) >= 1000 {
-		text = strconv.FormatFloat(g.Value, 'f', 0, 64)
+	text := strconv.FormatFloat(*g.Value, 'g', 4, 64)
+	if math.Abs(*g.Value) >= 1000 {
+		text = strconv.FormatFloat(*g.Value, 'f', 0, 64)
 	}
 	switch {
-	case !drawable(g.Value):
-		return "–"
 	case strings.HasPrefix(g.Condition, "rate") && (metric == "failed_requests" || metric == "http_req_failed" || metric == "checks" || metric == "gateway_requests_total"):
-		return fmt.Sprintf("%s (%s)", text, shareText(g.Value))
+		return fmt.Sprintf("%s (%s)", text, shareText(*g.Value))
 	case strings.HasPrefix(g.Condition, "count"):
 		return text
 	case strings.HasSuffix(metric, "_ms") || strings.HasPrefix(metric, "http_req_") || strings.HasSuffix(metric, "_duration"):

@@ -374,7 +374,7 @@ var reportStart = time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 // reportSamples are runs as they may come.
 func reportSamples() map[string]*Verdict {
 	smoke := &Verdict{Script: "baseline", Smoke: true, Passed: true, Start: reportStart, End: reportStart.Add(18 * time.Second),
-		Gates: []Gate{{"http_reqs{scenario:users_10}", "count>0", 12, true}}}
+		Gates: []Gate{{"http_reqs{scenario:users_10}", "count>0", pointer(12), true}}}
 	for i, name := range []string{"users_10", "users_50", "users_100"} { // of a second each
 		at := reportStart.Add(time.Duration(6*i) * time.Second)
 		smoke.Stages = append(smoke.Stages, Stage{Name: name, Start: at, End: at.Add(time.Second), State: Unmeasured})
@@ -382,7 +382,7 @@ func reportSamples() map[string]*Verdict {
 	nan := math.NaN()
 	odd := saturatedBaseline() // every figure is none
 	odd.Limit, odd.Lateness = &nan, &Spread{N: 1, P50: nan, P99: math.Inf(1)}
-	odd.Gates[0].Value, odd.Gates[1].Value = nan, math.Inf(1)
+	odd.Gates[0].Value, odd.Gates[1].Value = &nan, pointer(math.Inf(1))
 	bad := Spread{N: 3, Mean: nan, P50: math.Inf(1), P95: nan, P99: math.Inf(-1), Max: nan}
 	level := Level{nan, nan, math.Inf(1), nan, nan}
 	for i := range odd.Stages {
@@ -438,17 +438,17 @@ func seriesOf(v *Verdict, panel, name, unit string, curve func(second float64) f
 func saturatedBaseline() *Verdict {
 	v := &Verdict{Script: "baseline", Start: reportStart, End: reportStart.Add(7*time.Minute + 30*time.Second)}
 	v.Gates = []Gate{
-		{"http_req_duration", "p(95)<5000", 3312.4, true},
-		{"http_req_duration", "p(99)<10000", 3907.9, true},
-		{"http_req_duration{expected_response:true}", "p(95)<5000", 3312.4, true},
-		{"http_req_duration{expected_response:true}", "avg>0", 1544.2, true},
-		{"ttft_ms", "p(95)<2000", 2711.83, false},
-		{"ttft_ms", "p(99)<3000", 3207.2, false},
-		{"tokens_per_second", "avg>30", 91.73, true},
-		{"failed_requests", "rate<0.05", 0.0012, true},
-		{"http_reqs{scenario:users_10}", "count>0", 972, true},
-		{"http_reqs{scenario:users_50}", "count>0", 4418, true},
-		{"http_reqs{scenario:users_100}", "count>0", 5012, true},
+		{"http_req_duration", "p(95)<5000", pointer(3312.4), true},
+		{"http_req_duration", "p(99)<10000", pointer(3907.9), true},
+		{"http_req_duration{expected_response:true}", "p(95)<5000", pointer(3312.4), true},
+		{"http_req_duration{expected_response:true}", "avg>0", pointer(1544.2), true},
+		{"ttft_ms", "p(95)<2000", pointer(2711.83), false},
+		{"ttft_ms", "p(99)<3000", pointer(3207.2), false},
+		{"tokens_per_second", "avg>30", pointer(91.73), true},
+		{"failed_requests", "rate<0.05", pointer(0.0012), true},
+		{"http_reqs{scenario:users_10}", "count>0", pointer(972), true},
+		{"http_reqs{scenario:users_50}", "count>0", pointer(4418), true},
+		{"http_reqs{scenario:users_100}", "count>0", pointer(5012), true},
 	}
 	for i, s := range []struct {
 		name                    string
@@ -472,7 +472,7 @@ func saturatedBaseline() *Verdict {
 		speed := s.speed
 		speed.Max = 0
 		stage := Stage{Name: s.name, Start: at, End: at.Add(2 * time.Minute), State: s.state,
-			Client: &Client{s.n, s.failed, s.n - s.failed - 3, s.rps, s.flight, s.ttft, s.duration, s.speed},
+			Client: &Client{Requests: s.n, Failed: s.failed, Completed: s.n - s.failed - 3, RPS: s.rps, Ended: s.n - 3, InFlight: s.flight, TTFT: s.ttft, Duration: s.duration, Speed: s.speed},
 			Server: &Server{RPS: pointer(s.rps * 1.01), TTFT: &server, P95Range: &Range{s.ttft.P95 * 0.7, s.ttft.P95 * 1.3}, Speed: &speed, Queue: &s.queue,
 				Outcomes: map[string]float64{"ok": float64(s.n - s.failed), "backend_error": float64(s.failed)}, Causes: map[string]float64{"cut": float64(s.failed)}, Retries: pointer(float64(s.failed / 4)),
 				Backends: &Level{2, 2, 2, 2, 2}, AllBackends: pointer(2), GPU: &s.gpu, GPUMemory: &Level{0.88, 0.88, 0.88, 0.88, 0.88}, GPUHeat: &Level{71, 60, 78, 64, 77},
@@ -526,7 +526,7 @@ func saturatedBaseline() *Verdict {
 // longSweep is a sweep of thirty steps, known from k6 alone.
 func longSweep() *Verdict {
 	v := &Verdict{Script: "sweep", Passed: true, Start: reportStart, End: reportStart.Add(15 * time.Minute), Limit: pointer(44), Lateness: &Spread{N: 9120, Mean: 0.7, P50: 0.4, P95: 1.3, P99: 3.9, Max: 14.2}}
-	v.Gates = []Gate{{"limit_rps", "value>=1", 44, true}, {"http_reqs{scenario:sweep}", "count>0", 9120, true}, {"arrival_lateness_ms", "p(99)<200", 3.9, true}}
+	v.Gates = []Gate{{"limit_rps", "value>=1", pointer(44), true}, {"http_reqs{scenario:sweep}", "count>0", pointer(9120), true}, {"arrival_lateness_ms", "p(99)<200", pointer(3.9), true}}
 	for i := range 30 {
 		rate := []float64{1, 2, 4, 8, 16, 32, 64, 48, 40, 44}[min(i, 9)] + float64(max(0, i-9))
 		at := v.Start.Add(time.Duration(i) * 30 * time.Second)
@@ -547,7 +547,7 @@ func longSweep() *Verdict {
 // failingRun is one in which nothing came back: series, but of gaps.
 func failingRun() *Verdict {
 	v := &Verdict{Script: "soak", Start: reportStart, End: reportStart.Add(42 * time.Second)}
-	v.Gates = []Gate{{"failed_requests", "rate<0.05", 1, false}, {"ttft_ms", "avg>0", 0, false}, {"tokens_per_second", "avg>30", 0, false}}
+	v.Gates = []Gate{{"failed_requests", "rate<0.05", pointer(1), false}, {"ttft_ms", "avg>0", pointer(0), false}, {"tokens_per_second", "avg>30", pointer(0), false}}
 	v.Stages = []Stage{{Name: "soak", Start: v.Start, End: v.End, Client: &Client{Requests: 410, Failed: 410, InFlight: 0.1}, State: Failing,
 		Server: &Server{Outcomes: map[string]float64{"backend_error": 409, "ok": 0}, Causes: map[string]float64{"connect": 818}, Retries: pointer(409), Backends: &Level{}, AllBackends: pointer(1)}}}
 	v.Findings = []Finding{{"failing", "soak", "All 410 requests failed, and nothing had a first token.", "the log of the gateway: 818 times it had no connection to a backend.", "bad"}}
@@ -561,10 +561,10 @@ func failingRun() *Verdict {
 // comparison has two sides, each measured twice.
 func comparison() *Verdict {
 	v := &Verdict{Script: "prefix", Passed: true, Start: reportStart, End: reportStart.Add(4 * time.Minute)}
-	v.Gates = []Gate{{"failed_requests", "rate<0.05", 0, true}}
+	v.Gates = []Gate{{"failed_requests", "rate<0.05", pointer(0), true}}
 	for i, side := range []string{"own", "shared", "own", "shared"} {
 		at := v.Start.Add(time.Duration(i) * time.Minute)
-		c := Client{600, 0, 597, 9.9, 4.2, spreadOf(600, 410, 602, 711), spreadOf(600, 900, 1200, 1350), spreadOf(600, 88, 96, 99)}
+		c := Client{Requests: 600, Completed: 597, RPS: 9.9, Ended: 597, InFlight: 4.2, TTFT: spreadOf(600, 410, 602, 711), Duration: spreadOf(600, 900, 1200, 1350), Speed: spreadOf(600, 88, 96, 99)}
 		if side == "shared" {
 			c.TTFT, c.Duration = spreadOf(600, 48, 97, 120), spreadOf(600, 540, 660, 700)
 		}
@@ -586,7 +586,7 @@ func hostile() *Verdict {
 	v := saturatedBaseline()
 	v.Script = name
 	v.Missing, v.Findings = []string{name}, []Finding{{name, name, name, name, name}}
-	v.Gates = []Gate{{name, name, 1, true}, {"ttft_ms", "p(95)<" + name, 1, false}}
+	v.Gates = []Gate{{name, name, pointer(1), true}, {"ttft_ms", "p(95)<" + name, pointer(1), false}}
 	for i := range v.Stages {
 		s := &v.Stages[i]
 		s.Name, s.Side, s.State = name, name, name

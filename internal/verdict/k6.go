@@ -167,6 +167,8 @@ type k6Stage struct {
 	speed    []k6Value
 	failed   []k6Value // 0 or 1, of each request
 
+	unanswered int
+
 	start, end int64 // in the end
 }
 
@@ -222,6 +224,11 @@ var k6Wanted = map[string]bool{
 	"stage_seconds": true, "arrival_lateness_ms": true, "limit_rps": true,
 }
 
+// k6Receiving is how long an answer took from its first byte on. k6 gives status 0 to
+// all that it could not read to the end; of those, this is 0 where nothing came at all
+// (its sources, lib/netext/httpext, and seen of 1.8.1 and 2.2.0).
+const k6Receiving = "http_req_receiving"
+
 // skip says whether a line is a sample that nothing asks for, without parsing all of
 // it. Lines are as k6 writes them, or parsed in full.
 func (run *k6Run) skip(line []byte) (at time.Time, yes bool) {
@@ -230,7 +237,7 @@ func (run *k6Run) skip(line []byte) (at time.Time, yes bool) {
 		return at, false
 	}
 	metric, rest, ok := bytes.Cut(rest, []byte(`"`))
-	if !ok || k6Wanted[string(metric)] || run.sinks[string(metric)] != nil {
+	if !ok || k6Wanted[string(metric)] || run.sinks[string(metric)] != nil || string(metric) == k6Receiving && bytes.Contains(rest, []byte(`"status":"0"`)) {
 		return at, false
 	}
 	rest, ok = bytes.CutPrefix(rest, []byte(`,"type":"Point","data":{"time":"`))
@@ -307,6 +314,10 @@ func (run *k6Run) sample(e *k6Entry) {
 	case "http_req_duration":
 		s := run.stage(name, tags)
 		s.requests = append(s.requests, k6Request{at, max(0, v), tags["expected_response"] == "false"})
+	case k6Receiving:
+		if tags["status"] == "0" && v == 0 {
+			run.stage(name, tags).unanswered++
+		}
 	case "ttft_ms":
 		s := run.stage(name, tags)
 		s.ttft = append(s.ttft, k6Value{at, v})

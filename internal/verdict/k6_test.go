@@ -175,13 +175,61 @@ func TestK6Client(t *testing.T) {
 	}
 	ttft := Spread{N: 3, Mean: 700. / 3, P50: 200, P95: 380, P99: 396, Max: 400}
 	want := Client{
-		Requests: 6, Failed: 3, Completed: 2, RPS: 0.2, InFlight: 1.1,
+		Requests: 6, Failed: 3, Completed: 2, RPS: 0.2, Ended: 3, InFlight: 1.1,
 		TTFT:     ttft,
 		Duration: Spread{N: 4, Mean: 3125, P50: 4000, P95: 4000, P99: 4000, Max: 4000},
 		Speed:    Spread{N: 3, Mean: 50, P50: 50, P95: 50, P99: 50, Max: 50},
 	}
 	if got := *s.Stages[0].Client; !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// What went on in a stage's time is of the one before, too: its last requests end in it.
+func TestK6AdjoiningStages(t *testing.T) {
+	var l k6Lines
+	for i, stage := range []string{"calm", "spike", "after"} {
+		l.point(0, "stage_seconds", 10, "stage", stage, "begins", fmt.Sprint(10*i))
+	}
+	l.request(10, 2000, 100, "stage", "calm")
+	l.request(16, 8000, 100, "stage", "calm")   // 2 s, and 6 s
+	l.request(24, 12000, 100, "stage", "spike") // 8 s, and 4 s
+	l.failure(25, 10000, "stage", "spike")      // 5 s, and 5 s
+	l.request(30, 2000, 100, "stage", "after")
+	s := k6Read(t, []byte(l.String()))
+	for i, want := range []Client{
+		{Requests: 2, Completed: 1, RPS: 0.1, Ended: 1, InFlight: 0.4},
+		{Requests: 2, Failed: 1, Ended: 1, InFlight: 1.9},
+		{Requests: 1, Completed: 1, RPS: 0.1, Ended: 3, InFlight: 1.1},
+	} {
+		got := *s.Stages[i].Client
+		got.TTFT, got.Duration, got.Speed = Spread{}, Spread{}, Spread{}
+		if got != want {
+			t.Errorf("%s: got  %+v\nwant %+v", s.Stages[i].Name, got, want)
+		}
+	}
+}
+
+// k6 gives status 0 to an answer that was cut, too. The lines are its own, of 1.8.1; those
+// of 2.2.0 are alike.
+func TestK6Unanswered(t *testing.T) {
+	lines := `{"type":"Point","metric":"stage_seconds","data":{"time":"2026-11-30T01:44:30Z","value":1,"tags":{"scenario":"default"}}}` + "\n"
+	for _, c := range []struct {
+		millisecond         int
+		status, tags        string
+		duration, receiving float64
+	}{
+		{100, "0", `"error":"dial: connection refused","error_code":"1212"`, 0, 0},
+		{200, "0", `"error":"unexpected EOF","error_code":"1000"`, 101.352417, 100.261918},
+		{300, "0", `"error":"EOF","error_code":"1000"`, 51.07895, 0},
+		{400, "503", `"error_code":"1503"`, 5, 0},
+	} {
+		for metric, v := range map[string]float64{"http_req_duration": c.duration, "http_req_receiving": c.receiving} {
+			lines += fmt.Sprintf(`{"metric":%q,"type":"Point","data":{"time":"2026-11-30T01:44:30.%d063611Z","value":%v,"tags":{%s,"expected_response":"false","group":"","method":"POST","name":"http://127.0.0.1:1/","scenario":"default","status":%q,"url":"http://127.0.0.1:1/"}}}`, metric, c.millisecond, v, c.tags, c.status) + "\n"
+		}
+	}
+	if c := k6Read(t, []byte(lines)).Stages[0].Client; c.Failed != 4 || c.Unanswered != 2 {
+		t.Errorf("%d failed and %d had no answer, want 4 and 2", c.Failed, c.Unanswered)
 	}
 }
 

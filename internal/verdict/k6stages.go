@@ -89,7 +89,8 @@ func (s *k6Stage) reach() (first, last int64) {
 	return first, last
 }
 
-// client sums up stages, one or all of a side.
+// client sums up stages, one or all of a side. Requests are a stage's by their tag; what
+// went on in its time is of all, as the one before has some open when it begins.
 //
 // A request that the script counts as failed may look well to k6: an error inside a
 // stream comes with status 200. Which of them it was the samples do not tell, so its
@@ -101,10 +102,18 @@ func (run *k6Run) client(stages ...*k6Stage) Client {
 	for _, s := range stages {
 		seconds += float64(s.end-s.start) / 1e9
 		c.Requests += len(s.requests)
+		c.Unanswered += s.unanswered
 		for _, r := range s.requests {
-			inFlight += k6Overlap(r.start(), r.end, s.start, s.end)
 			if !r.failed {
 				took = append(took, r.ms)
+			}
+		}
+		for _, any := range run.order {
+			for _, r := range any.requests {
+				inFlight += k6Overlap(r.start(), r.end, s.start, s.end)
+				if r.end > s.start && r.end <= s.end {
+					c.Ended++
+				}
 			}
 		}
 		for _, v := range run.outcomes(s) {

@@ -162,12 +162,12 @@ func (f *promFill) stages() {
 			continue
 		}
 		f.measured = append(f.measured, s)
-		f.buckets("gateway_time_to_first_token_seconds", s.Start, s.End, func(h *promBuckets) {
+		f.buckets(promTTFT, s.Start, s.End, func(h *promBuckets) {
 			if spread := h.spread(1000); spread != nil {
 				s.server().TTFT, s.server().P95Range = spread, h.span(0.95, 1000)
 			}
 		})
-		f.buckets("gateway_tokens_per_second", s.Start, s.End, func(h *promBuckets) {
+		f.buckets(promSpeed, s.Start, s.End, func(h *promBuckets) {
 			if spread := h.spread(1); spread != nil {
 				s.server().Speed = spread
 			}

@@ -5,6 +5,13 @@ import (
 	"math"
 )
 
+// The histograms that gates go by.
+const (
+	promTTFT  = "gateway_time_to_first_token_seconds"
+	promSpeed = "gateway_tokens_per_second"
+	promTook  = "gateway_request_duration_seconds"
+)
+
 // promWhole is what the gateways counted in the whole run.
 type promWhole struct {
 	ttft, duration, speed *promBuckets
@@ -16,9 +23,9 @@ func (f *promFill) whole() {
 	if !f.v.byGateway {
 		return
 	}
-	f.buckets("gateway_time_to_first_token_seconds", f.begin, f.end, func(h *promBuckets) { f.of.ttft = h })
-	f.buckets("gateway_request_duration_seconds", f.begin, f.end, func(h *promBuckets) { f.of.duration = h })
-	f.buckets("gateway_tokens_per_second", f.begin, f.end, func(h *promBuckets) { f.of.speed = h })
+	f.buckets(promTTFT, f.begin, f.end, func(h *promBuckets) { f.of.ttft = h })
+	f.buckets(promTook, f.begin, f.end, func(h *promBuckets) { f.of.duration = h })
+	f.buckets(promSpeed, f.begin, f.end, func(h *promBuckets) { f.of.speed = h })
 	f.counts(f.begin, f.end, func(c promCounts) { f.of.counts = c })
 }
 
@@ -31,19 +38,19 @@ func (f *promFill) gates() {
 		return
 	}
 	if v.Script == "sweep" {
-		v.Gates = []Gate{{"k6_limit_rps", "value>0", value(v.Limit), value(v.Limit) > 0}}
+		v.Gates = []Gate{{"k6_limit_rps", "value>0", v.Limit, value(v.Limit) > 0}}
 		return
 	}
 	if v.Script == "baseline" {
 		v.Gates = append(v.Gates,
-			promPercentile("gateway_request_duration_seconds", f.of.duration, 0.95, 5),
-			promPercentile("gateway_request_duration_seconds", f.of.duration, 0.99, 10))
+			promPercentile(promTook, f.of.duration, 0.95, 5),
+			promPercentile(promTook, f.of.duration, 0.99, 10))
 	}
-	v.Gates = append(v.Gates, promPercentile("gateway_time_to_first_token_seconds", f.of.ttft, 0.95, 2))
+	v.Gates = append(v.Gates, promPercentile(promTTFT, f.of.ttft, 0.95, 2))
 	if v.Script == "baseline" {
-		v.Gates = append(v.Gates, promPercentile("gateway_time_to_first_token_seconds", f.of.ttft, 0.99, 3))
+		v.Gates = append(v.Gates, promPercentile(promTTFT, f.of.ttft, 0.99, 3))
 	}
-	v.Gates = append(v.Gates, promMean("gateway_tokens_per_second", f.of.speed, 30), f.of.counts.failures())
+	v.Gates = append(v.Gates, promMean(promSpeed, f.of.speed, 30), f.of.counts.failures())
 }
 
 // promPercentile goes by the share of values at or below the limit, which is an edge of
@@ -53,7 +60,7 @@ func promPercentile(metric string, h *promBuckets, q, limit float64) Gate {
 	if h == nil || h.n() == 0 {
 		return g
 	}
-	g.Value = h.quantile(q)
+	g.Value = new(h.quantile(q))
 	g.Held = h.share(limit) >= q-1e-9 // increase() leaves digits behind
 	return g
 }
@@ -63,8 +70,8 @@ func promMean(metric string, h *promBuckets, limit float64) Gate {
 	if h == nil || h.n() == 0 || math.IsNaN(h.sum) {
 		return g
 	}
-	g.Value = h.sum / h.n()
-	g.Held = g.Value > limit
+	g.Value = new(h.sum / h.n())
+	g.Held = *g.Value > limit
 	return g
 }
 
@@ -79,7 +86,7 @@ func (c promCounts) failures() Gate {
 	if all == 0 {
 		return g
 	}
-	g.Value = (all - c.outcomes["ok"]) / all
-	g.Held = g.Value < failedAtMost
+	g.Value = new((all - c.outcomes["ok"]) / all)
+	g.Held = *g.Value < failedAtMost
 	return g
 }

@@ -217,7 +217,7 @@ func TestGatesOfTheGateway(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	f := &promFill{v: &Verdict{Script: "baseline", Gates: []Gate{{"ttft_ms", "p(95)<2000", 1, true}}}}
+	f := &promFill{v: &Verdict{Script: "baseline", Gates: []Gate{{"ttft_ms", "p(95)<2000", pointer(1), true}}}}
 	if f.gates(); len(f.v.Gates) != 1 {
 		t.Errorf("k6's own gates became %+v", f.v.Gates)
 	}

@@ -117,6 +117,7 @@ func stagesText(b *strings.Builder, v *Verdict) {
 	})
 }
 
+// ttft is k6's, which saw every request, else the gateway's; nil: neither measured it.
 func (s *Stage) ttft() *Spread {
 	if s.Client != nil && s.Client.TTFT.N > 0 {
 		return &s.Client.TTFT
@@ -161,26 +162,17 @@ func gatesText(b *strings.Builder, v *Verdict) {
 	table(b, "", func(row func(...string)) {
 		for _, g := range v.Gates {
 			if !g.Held {
-				row("  ✗ "+g.Metric, g.Condition, "is "+g.value())
+				row("  ✗ "+g.Metric, g.Condition, g.is())
 			}
 		}
 	})
 }
 
-// value is what a gate was held against, in its unit.
-func (g Gate) value() string {
-	name, _, _ := strings.Cut(g.Metric, "{")
-	switch {
-	case strings.HasPrefix(g.Condition, "count"):
-		return count(g.Value)
-	case strings.HasPrefix(g.Condition, "rate"):
-		return shareText(g.Value)
-	case strings.HasSuffix(name, "_ms") || name == "http_req_duration":
-		return millis(g.Value)
-	case strings.HasSuffix(name, "_seconds"): // the gateway's
-		return millis(1000 * g.Value)
+func (g Gate) is() string {
+	if g.Value == nil {
+		return g.Measured()
 	}
-	return number(g.Value)
+	return "is " + g.Measured()
 }
 
 // table writes rows under a head, their columns in line.

@@ -60,22 +60,28 @@ func TestTextFits(t *testing.T) {
 // The gateway's gates are in seconds, k6's in milliseconds.
 func TestGatesHaveTheirUnit(t *testing.T) {
 	for _, c := range []struct {
-		g          Gate
-		text, html string
+		metric, condition string
+		value             float64
+		want              string
 	}{
-		{Gate{"ttft_ms", "p(95)<2000", 1234.5, true}, "1.23 s", "1234 ms"},
-		{Gate{"gateway_time_to_first_token_seconds", "p(95)<2", 2.345, false}, "2.35 s", "2.345 s"},
-		{Gate{"gateway_request_duration_seconds", "p(99)<10", 0.25, true}, "250 ms", "0.25 s"},
-		{Gate{"gateway_tokens_per_second", "avg>30", 29.5, false}, "29.5", "29.5"},
-		{Gate{`gateway_requests_total{outcome!="ok"}`, "rate<0.05", 0.0625, false}, "6.2 %", "0.0625 (6.2 %)"},
-		{Gate{"k6_limit_rps", "value>0", 56, true}, "56", "56"},
+		{"ttft_ms", "p(95)<2000", 1234.5, "1234 ms"},
+		{"http_req_duration{scenario:users_10}", "p(95)<5000", 12.345, "12.35 ms"},
+		{"gateway_time_to_first_token_seconds", "p(95)<2", 2.345, "2.345 s"},
+		{"gateway_request_duration_seconds", "p(99)<10", 0.25, "0.25 s"},
+		{"gateway_tokens_per_second", "avg>30", 29.5, "29.5"},
+		{`gateway_requests_total{outcome!="ok"}`, "rate<0.05", 0.0625, "0.0625 (6.2 %)"},
+		{"failed_requests{stage:calm}", "rate<0.05", 0.0625, "0.0625 (6.2 %)"},
+		{"http_reqs", "rate>100", 34.8, "34.8"},
+		{"http_reqs{scenario:users_10}", "count>0", 12345, "12345"},
+		{"k6_limit_rps", "value>0", 56, "56"},
 	} {
-		if got := c.g.value(); got != c.text {
-			t.Errorf("%s: text says %q, want %q", c.g.Metric, got, c.text)
+		g := Gate{Metric: c.metric, Condition: c.condition, Value: &c.value}
+		if got := g.Measured(); got != c.want {
+			t.Errorf("%s %s: it says %q, want %q", c.metric, c.condition, got, c.want)
 		}
-		if got := c.g.Measured(); got != c.html {
-			t.Errorf("%s: the report says %q, want %q", c.g.Metric, got, c.html)
-		}
+	}
+	if got := (Gate{Metric: "ttft_ms", Condition: "avg>0"}).Measured(); got != "not measured" {
+		t.Errorf("of nothing it says %q", got)
 	}
 }
 

@@ -12,9 +12,10 @@ type Verdict struct {
 	Smoke  bool      `json:"smoke,omitempty"` // shortened by TIME_SCALE: says that it works, and nothing of capacity
 	Start  time.Time `json:"start"`
 	End    time.Time `json:"end"`
-	Passed bool      `json:"passed"` // every gate held; false without gates
+	Passed bool      `json:"passed"` // every gate was seen, and held; false without gates
 
 	Gates    []Gate    `json:"gates"`
+	Unseen   bool      `json:"gates_unseen,omitempty"` // the script has, or may have, more than Gates
 	Stages   []Stage   `json:"stages"`
 	Sides    []Side    `json:"sides,omitempty"`     // of a test that compares
 	Limit    *float64  `json:"limit_rps,omitempty"` // of a sweep: the highest rate at which its objective held
@@ -32,10 +33,10 @@ type Verdict struct {
 
 // A Gate is a threshold of the script; k6 exits with 99 if one does not hold.
 type Gate struct {
-	Metric    string  `json:"metric"`    // "ttft_ms", "http_reqs{scenario:users_10}"
-	Condition string  `json:"condition"` // "p(95)<2000"
-	Value     float64 `json:"value"`     // what the condition was held against
-	Held      bool    `json:"held"`
+	Metric    string   `json:"metric"`          // "ttft_ms", "http_reqs{scenario:users_10}"
+	Condition string   `json:"condition"`       // "p(95)<2000"
+	Value     *float64 `json:"value,omitempty"` // what the condition was held against; nil: nothing was measured
+	Held      bool     `json:"held"`
 }
 
 // A Stage is a part of the run with one kind of load: 10 users, or 8 requests a
@@ -55,14 +56,16 @@ type Stage struct {
 
 // Client is what k6 measured of a stage.
 type Client struct {
-	Requests  int     `json:"requests"` // sent in the stage
-	Failed    int     `json:"failed"`
-	Completed int     `json:"completed"`    // well, and before the stage's end
-	RPS       float64 `json:"rps"`          // Completed, over the stage's length and not the run's
-	InFlight  float64 `json:"in_flight"`    // mean over the stage, failures included
-	TTFT      Spread  `json:"ttft_ms"`      // of those that did not fail
-	Duration  Spread  `json:"duration_ms"`  // of those that did not fail
-	Speed     Spread  `json:"tokens_per_s"` // of one stream, while it generates
+	Requests   int     `json:"requests"` // sent in the stage
+	Failed     int     `json:"failed"`
+	Unanswered int     `json:"unanswered,omitempty"` // of Failed: not a byte of an answer came
+	Completed  int     `json:"completed"`            // of Requests: well, and before the stage's end
+	RPS        float64 `json:"rps"`                  // Completed, over the stage's length and not the run's
+	Ended      int     `json:"ended"`                // in the stage's time, whenever sent: what a server counts, failures included
+	InFlight   float64 `json:"in_flight"`            // mean over the stage, whenever sent, failures included
+	TTFT       Spread  `json:"ttft_ms"`              // of those that did not fail
+	Duration   Spread  `json:"duration_ms"`          // of those that did not fail
+	Speed      Spread  `json:"tokens_per_s"`         // of one stream, while it generates
 }
 
 // Server is what Prometheus had of a stage. A nil pointer was not measured.
