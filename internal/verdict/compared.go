@@ -11,11 +11,11 @@ import (
 // recovery: what a spike left behind.
 func recovery(v *Verdict) []Finding {
 	calm, spike, after := v.stage("calm"), v.stage("spike"), v.stage("after")
-	if calm == nil || spike == nil || after == nil || calm.Client == nil || spike.Client == nil || after.Client == nil {
+	if calm == nil || spike == nil || after == nil {
 		return nil
 	}
-	before, during, then := calm.Client.TTFT, spike.Client.TTFT, after.Client.TTFT
-	if before.N == 0 || during.N == 0 || then.N == 0 {
+	before, during, then := calm.ttft(), spike.ttft(), after.ttft()
+	if before == nil || during == nil || then == nil {
 		return nil
 	}
 	f := Finding{Kind: "recovered", Severity: "good", Stage: after.Name,
@@ -46,11 +46,15 @@ func drift(v *Verdict) []Finding {
 		parts = append(parts, fmt.Sprintf("%s %s → %s", what, format(a), format(b)))
 		worse = worse || limit > 1 && b > limit*a || limit < 1 && b < limit*a
 	}
-	if a, b := first.Client, last.Client; a != nil && b != nil {
-		compare("TTFT p50", a.TTFT.P50, b.TTFT.P50, a.TTFT.N > 0 && b.TTFT.N > 0, millis, 1.25*max(1, unnoticed/a.TTFT.P50))
-		compare("tokens/s", a.Speed.Mean, b.Speed.Mean, a.Speed.N > 0 && b.Speed.N > 0, number, 0.8)
-		compare("requests/s", a.RPS, b.RPS, true, number, 0.8)
+	if a, b := first.ttft(), last.ttft(); a != nil && b != nil {
+		compare("TTFT p50", a.P50, b.P50, true, millis, 1.25*max(1, unnoticed/a.P50))
 	}
+	speed, measured := first.speed()
+	now, still := last.speed()
+	compare("tokens/s", speed, now, measured && still, number, 0.8)
+	rps, measured := first.rps()
+	served, still := last.rps()
+	compare("requests/s", rps, served, measured && still, number, 0.8)
 	if a, b := first.Server, last.Server; a != nil && b != nil {
 		level := func(what string, a, b *Level, limit float64) {
 			if a != nil && b != nil {

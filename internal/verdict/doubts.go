@@ -2,6 +2,8 @@ package verdict
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,17 +23,17 @@ func lateness(v *Verdict) []Finding {
 	return []Finding{f}
 }
 
-// comparable is how long a stage must be for k6's figures to be held against the
+// longEnough is how long a stage must be for k6's figures to be held against the
 // gateway's: of a shorter one too much lies before its first scrape, which is where
 // all users begin at once.
-const comparable = time.Minute
+const longEnough = time.Minute
 
 // agreement holds k6's times against the gateway's: the same requests, seen from both
 // ends.
 func agreement(v *Verdict) []Finding {
 	for i := range v.Stages {
 		s := &v.Stages[i]
-		if s.Client == nil || s.Server == nil || s.Client.TTFT.N < 20 || s.Server.P95Range == nil || s.End.Sub(s.Start) < comparable {
+		if s.Client == nil || s.Server == nil || s.Client.TTFT.N < 20 || s.Server.P95Range == nil || s.End.Sub(s.Start) < longEnough {
 			continue
 		}
 		p95, r := s.Client.TTFT.P95, *s.Server.P95Range
@@ -49,17 +51,14 @@ func agreement(v *Verdict) []Finding {
 	return nil
 }
 
-// guests: requests in the same minutes that were not k6's.
-func guests(v *Verdict) []Finding {
+// others: requests in the same minutes that were not k6's.
+func others(v *Verdict) []Finding {
 	for i := range v.Stages {
 		s := &v.Stages[i]
-		if s.Client == nil || s.Server == nil || s.Server.RPS == nil || s.End.Sub(s.Start) < comparable {
+		if s.Client == nil || s.Server == nil || s.Server.RPS == nil || s.End.Sub(s.Start) < longEnough {
 			continue
 		}
-		answered := s.Client.RPS
-		if s.Client.Requests > 0 { // failures end, too
-			answered *= 1 + s.failedShare()/(1-min(s.failedShare(), 0.99))
-		}
+		answered := s.Client.reached() / s.End.Sub(s.Start).Seconds()
 		if more := *s.Server.RPS - answered; more > 1+0.15*answered {
 			return []Finding{{Kind: "others at work", Stage: s.Name, Severity: "warn",
 				Says: fmt.Sprintf("In %s the gateway served %s requests a second, and k6 sent %s of them: others used it meanwhile.", s.title(), number(*s.Server.RPS), number(answered)),
@@ -67,4 +66,30 @@ func guests(v *Verdict) []Finding {
 		}
 	}
 	return nil
+}
+
+// reached is how many requests ended that may have got to a gateway.
+func (c *Client) reached() float64 { return float64(max(0, c.Ended-c.Unanswered)) }
+
+// elsewhere leaves out the figures of a gateway that was not the one under test: it had
+// less than half of the requests.
+func elsewhere(v *Verdict) []Finding {
+	var sent, served float64
+	for i := range v.Stages {
+		s := &v.Stages[i]
+		if seconds := s.End.Sub(s.Start); s.Client != nil && s.Server != nil && s.Server.RPS != nil && seconds >= longEnough {
+			sent += s.Client.reached()
+			served += *s.Server.RPS * seconds.Seconds()
+		}
+	}
+	if sent < 20 || served > sent/2 {
+		return nil
+	}
+	for i := range v.Stages {
+		v.Stages[i].Server = nil
+	}
+	v.Series = slices.DeleteFunc(v.Series, func(s Series) bool { return !strings.HasPrefix(s.Name, "k6") })
+	return []Finding{{Kind: "another gateway", Severity: "bad",
+		Says: fmt.Sprintf("Of the %s requests that k6 sent, the gateway that this Prometheus reads had %s: it is another one, and its figures are left out.", count(sent), count(served)),
+		Try:  "Set PROMETHEUS_URL, or --prometheus, to the Prometheus that reads the gateway under test."}}
 }

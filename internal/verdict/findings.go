@@ -10,22 +10,28 @@ import (
 // Judge fills in what follows from what was measured: the guide's rows, each stage's
 // state, the findings, and whether the run passed.
 func (v *Verdict) Judge() {
+	v.Findings = elsewhere(v)
 	for i := range v.Stages {
 		s := &v.Stages[i]
 		s.Guideline = rows(s)
-		s.State = state(s, v.wantedSpeed())
+		s.State = state(s, v.wanted())
 	}
-	v.Passed = len(v.Gates) > 0
-	for _, g := range v.Gates {
-		v.Passed = v.Passed && g.Held
-	}
-	v.Findings = nil
+	v.Passed = v.passes()
 	for _, find := range []func(*Verdict) []Finding{
-		failures, load, speed, knee, gpu, memory, recovery, drift, limit, sides, lateness, agreement, guests, backends, guide,
+		failures, load, speed, knee, gpu, memory, recovery, drift, limit, sides, lateness, agreement, others, backends, guide,
 	} {
 		v.Findings = append(v.Findings, find(v)...)
 	}
 	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return weight[a.Severity] - weight[b.Severity] })
+}
+
+func (v *Verdict) passes() bool {
+	for _, g := range v.Gates {
+		if !g.Held {
+			return false
+		}
+	}
+	return len(v.Gates) > 0
 }
 
 var weight = map[string]int{"bad": 0, "warn": 1, "good": 2, "info": 3}
@@ -58,7 +64,7 @@ func in(state string) func(*Stage) bool { return func(s *Stage) bool { return s.
 
 // failures says what failed, and on whose side.
 func failures(v *Verdict) []Finding {
-	var sent, failed int
+	var sent, failed, unanswered, seen int // seen: failures of stages in which the gateway's outcomes are known
 	causes, outcomes := map[string]float64{}, map[string]float64{}
 	retries := 0.0
 	var at *Stage
@@ -67,6 +73,10 @@ func failures(v *Verdict) []Finding {
 		if s.Client != nil {
 			sent += s.Client.Requests
 			failed += s.Client.Failed
+			unanswered += s.Client.Unanswered
+			if s.Server != nil && len(s.Server.Outcomes) > 0 {
+				seen += s.Client.Failed
+			}
 		}
 		if s.Server != nil {
 			add(causes, s.Server.Causes)
@@ -97,6 +107,9 @@ func failures(v *Verdict) []Finding {
 	}
 	main := most(causes)
 	switch {
+	case 2*unanswered > failed && len(bad) == 0:
+		f.Says += fmt.Sprintf(" %s of them got no answer at all, and the gateway has not seen them.", count(float64(unanswered)))
+		f.Try = "See whether the gateway runs, or was restarted meanwhile, and whether the network lets so many connections through; k6's log has the first failures."
 	case most(bad) == "client_error":
 		f.Says += " The gateway counts 4xx: the requests were refused for what they are, or for their key."
 		f.Try = "Look at the first failures in k6's log: a model that is not there, a prompt that is too long, a missing API_KEY."
@@ -113,7 +126,7 @@ func failures(v *Verdict) []Finding {
 			f.Says += fmt.Sprintf(" The gateway sent %s requests to a second backend.", count(retries))
 		}
 		f.Try = c.try
-	case len(outcomes) > 0 && len(bad) == 0 && failed > 0:
+	case len(bad) == 0 && seen > 0:
 		f.Kind = "spoilt on the way"
 		f.Says += " The gateway counts none of these: its answers were whole when they left it."
 		f.Try = "Look at what stands between k6 and the gateway: a proxy that cuts, buffers or rewrites event streams."
@@ -153,7 +166,8 @@ func load(v *Verdict) []Finding {
 		}
 		all = append(all, f)
 	}
-	late := func(s *Stage) bool { p95, ok := s.ttftP95(); return s.State == Slow && ok && p95 > lateTTFT }
+	want := v.wanted()
+	late := func(s *Stage) bool { p95, ok := s.ttftP95(); return s.State == Slow && ok && p95 > want.ttft }
 	if s, stages := v.worst(late); s != nil {
 		p95, _ := s.ttftP95()
 		all = append(all, Finding{Kind: "slow first token", Stage: s.Name, Severity: "bad",
@@ -161,9 +175,13 @@ func load(v *Verdict) []Finding {
 			Try:  "Look for what else delays them: very long prompts, a model that is still loading, a network or a proxy before vLLM, a CPU-bound tokenizer."})
 	}
 	if s, stages := v.worst(in(Approaching)); s != nil {
-		all = append(all, Finding{Kind: "approaching saturation", Stage: s.Name, Severity: "warn",
+		f := Finding{Kind: "approaching saturation", Stage: s.Name, Severity: "warn",
 			Says: fmt.Sprintf("Approaching saturation in %s: %s.", list(stages), s.evidence()),
-			Try:  "It still serves within the limits. Plan for another backend before there are more users than that."})
+			Try:  "Plan for another backend before there are more users than that."}
+		if v.Passed {
+			f.Try = "It still serves within the limits. " + f.Try
+		}
+		all = append(all, f)
 	}
 	if s, stages := v.worst(in(Healthy)); s != nil {
 		all = append(all, Finding{Kind: "healthy", Stage: s.Name, Severity: "good",
@@ -228,7 +246,7 @@ func gpuAside(s *Stage) string {
 
 // speed says where streams flow too slowly.
 func speed(v *Verdict) []Finding {
-	wanted := v.wantedSpeed()
+	want := v.wanted()
 	var slow, fast *Stage // the slowest, and any that is not slow
 	var all []string
 	slowest := math.Inf(1)
@@ -236,7 +254,7 @@ func speed(v *Verdict) []Finding {
 		s := &v.Stages[i]
 		mean, ok := s.speed()
 		switch {
-		case ok && s.flowsSlowly(wanted):
+		case ok && s.flowsSlowly(want):
 			all = append(all, s.title())
 			if mean < slowest {
 				slow, slowest = s, mean
@@ -249,7 +267,7 @@ func speed(v *Verdict) []Finding {
 		return nil
 	}
 	f := Finding{Kind: "slow generation", Stage: slow.Name, Severity: "bad",
-		Says: fmt.Sprintf("Tokens flow slowly in %s: %s a second in a stream, and over %s are wanted.", list(all), number(slowest), number(wanted))}
+		Says: fmt.Sprintf("Tokens flow slowly in %s: %s a second in a stream, and over %s are wanted.", list(all), number(slowest), number(want.speed))}
 	m := slow.Server
 	switch {
 	case m != nil && m.GPU != nil && m.GPU.Mean < busyGPU:
@@ -358,7 +376,7 @@ func guide(v *Verdict) []Finding {
 	}
 	expected := guidelines["users_100"]
 	for _, g := range v.Gates {
-		if g.Metric == "ttft_ms" && strings.HasPrefix(g.Condition, "p(95)") && !g.Held && s.Client.TTFT.P95 <= expected.ttftP95.to {
+		if g.Metric == "ttft_ms" && strings.HasPrefix(g.Condition, "p(95)") && !g.Held && s.Client.TTFT.P95 >= expected.ttftP95.from && s.Client.TTFT.P95 <= expected.ttftP95.to {
 			all = append(all, Finding{Kind: "the guide's contradiction", Stage: s.Name, Severity: "info",
 				Says: fmt.Sprintf("100 users have a TTFT p95 of %s: within the %s that the guide expects of them on one small GPU, and over the 2s that its gate allows the whole run, where half of all samples are theirs.", millis(s.Client.TTFT.P95), expected.ttftSays)})
 		}

@@ -20,7 +20,7 @@ func stageOf(name string, rps, ttft, inFlight float64) Stage {
 	return Stage{
 		Name: name, Start: start, End: start.Add(2 * time.Minute),
 		Client: &Client{
-			Requests: n, Completed: n, RPS: rps, InFlight: inFlight,
+			Requests: n, Completed: n, Ended: n, RPS: rps, InFlight: inFlight,
 			TTFT: spread, Duration: spread, Speed: Spread{N: n, Mean: 80, P50: 80, P95: 80, P99: 80},
 		},
 		Server: &Server{
@@ -29,6 +29,13 @@ func stageOf(name string, rps, ttft, inFlight float64) Stage {
 			Backends: steady(1), AllBackends: number64(1), GPU: steady(80), Waiting: steady(0), Running: steady(inFlight), KVCache: steady(0.2),
 		},
 	}
+}
+
+func serverOnly(stages ...Stage) []Stage {
+	for i := range stages {
+		stages[i].Client = nil
+	}
+	return stages
 }
 
 func TestState(t *testing.T) {
@@ -69,7 +76,7 @@ func TestState(t *testing.T) {
 	} {
 		s := stageOf("users_50", 20, 100, 10)
 		c.spoil(&s)
-		if got := state(&s, 30); got != c.want {
+		if got := state(&s, wanted{2000, 30}); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -119,7 +126,7 @@ func TestGuideline(t *testing.T) {
 func baselineRun() *Verdict {
 	v := &Verdict{
 		Script: "baseline",
-		Gates:  []Gate{{"ttft_ms", "p(95)<2000", 1100, true}, {"failed_requests", "rate<0.05", 0, true}},
+		Gates:  []Gate{{"ttft_ms", "p(95)<2000", number64(1100), true}, {"failed_requests", "rate<0.05", number64(0), true}, {"tokens_per_second", "avg>30", number64(80), true}},
 		Stages: []Stage{stageOf("users_10", 8.1, 15, 1.9), stageOf("users_50", 37, 80, 13), stageOf("users_100", 43, 1120, 57)},
 	}
 	v.Stages[0].Server.GPU = steady(38)
@@ -162,6 +169,23 @@ func TestFindings(t *testing.T) {
 		{"silent", func(v *Verdict) { failing(v, "timeout", "timeout") }, []string{"failing", "saturated"}, "fell silent"},
 		{"wrong requests", func(v *Verdict) { failing(v, "client_error", "") }, []string{"failing", "saturated"}, "4xx"},
 		{"impatient", func(v *Verdict) { failing(v, "cancelled", "") }, []string{"failing", "saturated"}, "clients leave"},
+		{"nobody there", func(v *Verdict) {
+			failing(v, "", "")
+			each(v, func(s *Stage) {
+				s.Client.Unanswered = s.Client.Failed
+				*s.Server.RPS *= 0.9
+			})
+		}, []string{"failing", "saturated"}, "1,057 of them got no answer at all, and the gateway has not seen them"},
+		{"another gateway", func(v *Verdict) {
+			each(v, func(s *Stage) {
+				*s.Server.RPS, s.Server.Waiting, s.Server.GPU = 0.1, steady(0), steady(1)
+				s.Client.TTFT.P95 = 3000
+			})
+		}, []string{"another gateway", "overloaded", "approaching saturation", "saturated", "the guide's queue"}, "Of the 10,572 requests that k6 sent, the gateway that this Prometheus reads had 36"},
+		{"an objective of its own", func(v *Verdict) {
+			v.Gates[0] = Gate{Metric: "ttft_ms", Condition: "p(95)<10000", Held: true}
+			v.Stages[2].Server.Waiting = steady(0)
+		}, []string{"healthy", "saturated", "the guide's queue"}, "Healthy in 50 users and 100 users"},
 		{"spoilt", func(v *Verdict) { failing(v, "", "") }, []string{"spoilt on the way", "saturated"}, "whole when they left"},
 		{"overloaded", func(v *Verdict) { v.Stages[2].Client.TTFT.P95 = 6000; v.Stages[2].Server.P95Range = &Range{5000, 7000} }, []string{"overloaded", "healthy", "saturated", "the guide's queue"}, "Overloaded in 100 users: TTFT p95 6.00 s (high)"},
 		{"batch too small", func(v *Verdict) {
@@ -180,7 +204,7 @@ func TestFindings(t *testing.T) {
 		}, []string{"slow first token", "saturated", "the guide's queue"}, "nothing waits in the engines, and the GPU is at 15 %"},
 		{"slow generation", func(v *Verdict) { each(v, func(s *Stage) { s.Client.Speed.Mean = 12 }) }, []string{"slow generation", "approaching saturation", "saturated", "the guide's queue"}, "12 a second in a stream, and over 30 are wanted"},
 		{"slow by the script's own gate", func(v *Verdict) {
-			v.Gates = append(v.Gates, Gate{"tokens_per_second", "avg>90", 80, false})
+			v.Gates[2] = Gate{Metric: "tokens_per_second", Condition: "avg>90"}
 		}, []string{"slow generation", "approaching saturation", "saturated", "the guide's queue"}, "80 a second in a stream, and over 90 are wanted"},
 		{"light", func(v *Verdict) { v.Stages = v.Stages[:1] }, []string{"insufficient load"}, "Even the heaviest stage (10 users)"},
 		{"GPU waits", func(v *Verdict) {
@@ -201,7 +225,7 @@ func TestFindings(t *testing.T) {
 			*v.Stages[1].Server.RPS, v.Stages[1].End = 50, v.Stages[1].Start.Add(59*time.Second)
 		}, []string{"approaching saturation", "healthy", "saturated", "the guide's queue"}, ""},
 		{"the guide's contradiction", func(v *Verdict) {
-			v.Gates[0].Held, v.Gates[0].Value = false, 2900
+			v.Gates[0].Held, v.Gates[0].Value = false, number64(2900)
 			v.Stages[2].Client.TTFT.P95, v.Stages[2].Server.P95Range = 3100, &Range{3000, 5000}
 		}, []string{"overloaded", "healthy", "saturated", "the guide's contradiction", "the guide's queue"}, "Overloaded"},
 		{"late client", func(v *Verdict) { v.Lateness = &Spread{N: 10, P99: 51, Max: 90} }, []string{"approaching saturation", "client late", "healthy", "saturated", "the guide's queue"}, ""},
@@ -238,6 +262,8 @@ func TestFindingsOfOtherScripts(t *testing.T) {
 		{"a difference that nobody sees", "steady", "TTFT p50 10 ms → 20 ms", Verdict{Stages: []Stage{stageOf("first_third", 10, 10, 5), stageOf("last_third", 10, 20, 5)}}},
 		{"recovered", "recovered", "was 50 ms before the spike, 900 ms in it, and 60 ms after it", Verdict{Stages: []Stage{stageOf("calm", 10, 50, 5), stageOf("spike", 40, 900, 60), stageOf("after", 10, 60, 5)}}},
 		{"not recovered", "not recovered", "400 ms after it", Verdict{Stages: []Stage{stageOf("calm", 10, 50, 5), stageOf("spike", 40, 900, 60), stageOf("after", 10, 400, 5)}}},
+		{"drift by the gateway", "drifts", "TTFT p50 100 ms → 130 ms", Verdict{Stages: serverOnly(stageOf("first_third", 10, 100, 5), stageOf("last_third", 10, 130, 5))}},
+		{"recovered by the gateway", "not recovered", "400 ms after it", Verdict{Stages: serverOnly(stageOf("calm", 10, 50, 5), stageOf("spike", 40, 900, 60), stageOf("after", 10, 400, 5))}},
 		{"limit", "limit", "56 requests a second", Verdict{Limit: number64(56)}},
 		{"no limit", "no limit found", "first rate", Verdict{Limit: number64(0)}},
 		{"on time", "on time", "lateness p99 2.1 ms, at most 80 ms", Verdict{Lateness: &Spread{N: 5, P99: 2.1, Max: 80}}},
@@ -247,6 +273,18 @@ func TestFindingsOfOtherScripts(t *testing.T) {
 		i := slices.IndexFunc(c.v.Findings, func(f Finding) bool { return f.Kind == c.kind })
 		if i < 0 || !strings.Contains(c.v.Findings[i].Says, c.says) {
 			t.Errorf("%s: found %+v, want %q with %q", c.name, c.v.Findings, c.kind, c.says)
+		}
+	}
+}
+
+// What did not pass is not told that it serves within the limits.
+func TestWithinTheLimits(t *testing.T) {
+	for _, held := range []bool{true, false} {
+		v := baselineRun()
+		v.Gates[0].Held = held
+		v.Judge()
+		if f := v.Findings[0]; f.Kind != "approaching saturation" || strings.Contains(f.Try, "within the limits") != held {
+			t.Errorf("with a gate that held: %v, %q says to try %q", held, f.Kind, f.Try)
 		}
 	}
 }

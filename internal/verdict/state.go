@@ -1,5 +1,7 @@
 package verdict
 
+import "strings"
+
 // How the box was in a stage: the guide's "Interpreting Metrics" in one word. Those in
 // common with alerts/recording.yml mean the same here, over the whole stage.
 const (
@@ -27,7 +29,7 @@ const (
 
 // state says how the box was, from what there is: what was not measured leaves its
 // part out.
-func state(s *Stage, wantedSpeed float64) string {
+func state(s *Stage, want wanted) string {
 	c, m := s.Client, s.Server
 	if c == nil && m == nil || c != nil && c.Requests == 0 {
 		return Unmeasured
@@ -41,17 +43,17 @@ func state(s *Stage, wantedSpeed float64) string {
 		return Failing
 	case value(m.Refused) >= 1:
 		return Overloaded
-	case measured && p95 > lateTTFT && s.hasRoom():
+	case measured && p95 > want.ttft && s.hasRoom():
 		return Slow
-	case measured && p95 > lateTTFT && s.inFlightPerBackend() >= fewInFlight:
+	case measured && p95 > want.ttft && s.inFlightPerBackend() >= fewInFlight:
 		return Overloaded
-	case measured && p95 > slowTTFT,
+	case measured && p95 > want.ttft*slowTTFT/lateTTFT,
 		m.Waiting != nil && m.Waiting.Begin >= 1 && m.Waiting.Finish >= 1,
 		m.KVCache != nil && m.KVCache.Mean > fullKVCache,
 		m.Queue != nil && m.Queue.Begin >= fewInFlight && m.Queue.Finish > 1.5*m.Queue.Begin+4,
 		measured && p95 > 500 && m.GPU != nil && m.GPU.Mean >= fullGPU:
 		return Approaching
-	case s.flowsSlowly(wantedSpeed):
+	case s.flowsSlowly(want):
 		return Slow
 	case s.inFlightPerBackend() < fewInFlight, m.GPU != nil && m.GPU.Mean < busyGPU:
 		return Insufficient
@@ -68,11 +70,8 @@ func (s *Stage) hasRoom() bool {
 
 // ttftP95 is k6's, which saw every request, else the gateway's.
 func (s *Stage) ttftP95() (ms float64, measured bool) {
-	if s.Client != nil && s.Client.TTFT.N > 0 {
-		return s.Client.TTFT.P95, true
-	}
-	if s.Server != nil && s.Server.TTFT != nil && s.Server.TTFT.N > 0 {
-		return s.Server.TTFT.P95, true
+	if t := s.ttft(); t != nil {
+		return t.P95, true
 	}
 	return 0, false
 }
@@ -143,19 +142,40 @@ func (s *Stage) speed() (mean float64, measured bool) {
 }
 
 // flowsSlowly says that streams have fewer tokens a second than are wanted.
-func (s *Stage) flowsSlowly(wanted float64) bool {
+func (s *Stage) flowsSlowly(want wanted) bool {
 	mean, measured := s.speed()
-	return measured && mean < wanted
+	return measured && mean < want.speed
 }
 
-// wantedSpeed is the tokens a second that the script's gate wants in the mean.
-func (v *Verdict) wantedSpeed() float64 {
+// wanted is what the script's gates want of a stream.
+type wanted struct {
+	ttft  float64 // ms, the 95th percentile
+	speed float64 // tokens/s, the mean; 0: nothing is wanted
+}
+
+// wanted is the guide's, where the script has no gates, or none of times to first token.
+func (v *Verdict) wanted() wanted {
+	w := wanted{ttft: lateTTFT}
+	if len(v.Gates) == 0 {
+		w.speed = slowSpeed
+	}
 	for _, g := range v.Gates {
-		if c, ok := k6ConditionOf(g.Condition); ok && g.Metric == "tokens_per_second" && c.method == "avg" && c.operator == ">" {
-			return c.limit
+		c, known := k6ConditionOf(g.Condition)
+		metric, _, _ := strings.Cut(g.Metric, "{")
+		if !known {
+			continue
+		}
+		early := c.method == "p" && c.percentile == 95 && c.operator == "<"
+		switch {
+		case metric == "ttft_ms" && early:
+			w.ttft = c.limit
+		case metric == "gateway_time_to_first_token_seconds" && early:
+			w.ttft = 1000 * c.limit
+		case (metric == "tokens_per_second" || metric == "gateway_tokens_per_second") && c.method == "avg" && c.operator == ">":
+			w.speed = c.limit
 		}
 	}
-	return slowSpeed
+	return w
 }
 
 func value(p *float64) float64 {
