@@ -66,15 +66,12 @@ func (r reportPage) Held() string {
 	return fmt.Sprintf("%d of %d gates did not hold", failed, len(r.Gates))
 }
 
-// reportSeverities are in the order of the report.
-var reportSeverities = []string{"bad", "warn", "good", "info"}
-
 type reportFinding struct {
 	Finding
 	Class, Icon, Word string
 }
 
-// Ranked are the findings, worst first.
+// Ranked are the findings in Judge's order, the worst first.
 func (r reportPage) Ranked() []reportFinding {
 	looks := map[string]reportFinding{
 		"bad":  {Class: "bad", Icon: "✗", Word: "Problem"},
@@ -90,9 +87,6 @@ func (r reportPage) Ranked() []reportFinding {
 		look.Finding = f
 		all = append(all, look)
 	}
-	slices.SortStableFunc(all, func(a, b reportFinding) int {
-		return slices.Index(reportSeverities, a.Class) - slices.Index(reportSeverities, b.Class)
-	})
 	return all
 }
 
@@ -346,7 +340,7 @@ func (s reportStage) Levels() []reportLine {
 	add("Waiting in vLLM", "all engines", m.Waiting, number)
 	add("Running in vLLM", "all engines", m.Running, number)
 	add("KV cache", "fullest engine", m.KVCache, shareText)
-	add("GPU duty cycle", "mean of all", m.GPU, percentOf)
+	add("GPU duty cycle", "busiest", m.GPU, percentOf)
 	add("GPU memory", "fullest", m.GPUMemory, shareText)
 	add("GPU temperature", "hottest", m.GPUHeat, func(v float64) string { return number(math.Round(v)) + " °C" })
 	backends := ""

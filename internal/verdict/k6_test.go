@@ -108,7 +108,17 @@ func TestK6Stages(t *testing.T) {
 			l.point(0, "stage_seconds", 10, "scenario", "a")
 			l.request(4, 2000, 100, "scenario", "a")
 			l.point(5, "vus", 1)
-		}, "a 0-5", ""},
+		}, "a 0-5", "k6 ended at 12:00:05 UTC, and had planned to go on until 12:00:10 UTC: figures and gates are of what there was by then."},
+		{"the run ends a moment before the plan", func(l *k6Lines) {
+			l.point(0, "stage_seconds", 10, "scenario", "a")
+			l.request(9.1, 2000, 100, "scenario", "a")
+		}, "a 0-9.1", ""},
+		{"interrupted in the first of many parts", func(l *k6Lines) {
+			for i := range 3 {
+				l.point(0, "stage_seconds", 10, "stage", fmt.Sprint("part_", i), "begins", fmt.Sprint(10*i))
+			}
+			l.request(4, 2000, 100, "stage", "part_0")
+		}, "part_0 0-4", "until 12:00:30 UTC: figures and gates are of what there was by then, and of part_1 and part_2 there is nothing."},
 		{"parts, all announced at once", func(l *k6Lines) {
 			l.point(0, "stage_seconds", 10, "scenario", "soak", "stage", "first_third", "begins", "0")
 			l.point(0, "stage_seconds", 10, "scenario", "soak", "stage", "last_third", "begins", "20.5")
@@ -120,7 +130,7 @@ func TestK6Stages(t *testing.T) {
 			l.point(0, "stage_seconds", 10, "stage", "first", "begins", "0")
 			l.point(0, "stage_seconds", 10, "stage", "last", "begins", "20")
 			l.request(12, 2000, 100, "stage", "first")
-		}, "first 0-10", "ended before last"},
+		}, "first 0-10", "k6 ended at 12:00:12 UTC, and had planned to go on until 12:00:30 UTC: figures and gates are of what there was by then, and of last there is nothing."},
 		{"a step that broke off", func(l *k6Lines) {
 			l.point(0, "stage_seconds", 30, "scenario", "sweep", "stage", "rate_8")
 			l.request(3, 1000, 100, "scenario", "sweep", "stage", "rate_8")
@@ -149,7 +159,7 @@ func TestK6Stages(t *testing.T) {
 			if got := k6StagesOf(s); got != c.want {
 				t.Errorf("stages are %s, want %s", got, c.want)
 			}
-			if got := strings.Join(s.Missing, "\n"); c.missing == "" && got != "" || !strings.Contains(got, c.missing) {
+			if got := strings.Join(s.Missing, "\n"); c.missing == "" && got != "" || !strings.Contains(got, c.missing) || strings.Count(got, "k6 ended") > 1 {
 				t.Errorf("missing: %q, want %q in it", got, c.missing)
 			}
 		})

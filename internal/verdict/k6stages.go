@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -45,7 +44,11 @@ func (run *k6Run) samples() *Samples {
 func (run *k6Run) ended(s *Samples) []*k6Stage {
 	var all []*k6Stage
 	var unreached []string
+	var planned int64 // the last stage's end
 	for _, stage := range run.order {
+		if stage.announced {
+			planned = max(planned, stage.begins+int64(stage.seconds*1e9))
+		}
 		switch {
 		case !run.announced && len(stage.requests) > 0:
 			stage.start, stage.end = stage.reach()
@@ -67,9 +70,14 @@ func (run *k6Run) ended(s *Samples) []*k6Stage {
 		all = append(all, stage)
 	}
 	slices.SortStableFunc(all, func(a, b *k6Stage) int { return cmp.Compare(a.start, b.start) })
+	if planned > run.last+1e9 && run.cut == 0 || len(unreached) > 0 {
+		says := fmt.Sprintf("k6 ended at %s, and had planned to go on until %s: figures and gates are of what there was by then", s.End.Format("15:04:05 MST"), k6Time(planned).Format("15:04:05 MST"))
+		if len(unreached) > 0 {
+			says += fmt.Sprintf(", and of %s there is nothing", list(unreached))
+		}
+		s.Missing = append(s.Missing, says+".")
+	}
 	switch {
-	case len(unreached) > 0:
-		s.Missing = append(s.Missing, fmt.Sprintf("The run ended before %s.", strings.Join(unreached, ", ")))
 	case len(all) == 0:
 		s.Missing = append(s.Missing, "k6's samples have no request of the load: the run ended in its preflight. k6's log says why.")
 	case !run.announced:

@@ -7,14 +7,16 @@ import (
 	"time"
 )
 
-// promGauges are the levels, each as one series over the run.
+// promGauges are the levels, each as one series over the run. A GPU that another model
+// has, or none, says nothing of how busy this one's is: as in alerts/recording.yml the
+// busiest counts.
 var promGauges = []struct {
 	query string
 	of    func(*Server) **Level
 }{
 	{"sum(gateway_queue_depth)", func(m *Server) **Level { return &m.Queue }},
 	{"sum(max by (backend) (gateway_backend_up))", func(m *Server) **Level { return &m.Backends }},
-	{"avg(nvidia_gpu_duty_cycle)", func(m *Server) **Level { return &m.GPU }},
+	{"max(nvidia_gpu_duty_cycle)", func(m *Server) **Level { return &m.GPU }},
 	{"max(nvidia_gpu_memory_used_bytes / nvidia_gpu_memory_total_bytes)", func(m *Server) **Level { return &m.GPUMemory }},
 	{"max(nvidia_gpu_temperature)", func(m *Server) **Level { return &m.GPUHeat }},
 	{"sum(vllm:num_requests_waiting)", func(m *Server) **Level { return &m.Waiting }},

@@ -145,14 +145,23 @@ type promTold struct {
 	lasts      time.Duration
 }
 
-// promRunLabels are the same for all k6 of one run.
+// promRunLabels are the same for all k6 of one run, as promLabel has them.
 var promRunLabels = []string{"script", "run", "job_name", "testid"}
+
+// promLabel is a label without what differs from pod to pod: k6-operator numbers their
+// jobs, NAME-1, and has the number once more as instance_id (v0.0.19, pkg/resources/jobs/runner.go).
+func promLabel(labels map[string]string, name string) string {
+	if name == "job_name" && labels["instance_id"] != "" {
+		return strings.TrimSuffix(labels[name], "-"+labels["instance_id"])
+	}
+	return labels[name]
+}
 
 // wrote says whether a series is the run's. k6-operator puts its own tags in the place
 // of the script's, so only stages are sure to bear "run".
 func (r *promRun) wrote(labels map[string]string) bool {
 	for _, l := range promRunLabels[1:] {
-		if labels[l] != r.labels[l] && (l != "run" || labels[l] != "") {
+		if promLabel(labels, l) != promLabel(r.labels, l) && (l != "run" || labels[l] != "") {
 			return false
 		}
 	}
@@ -179,7 +188,7 @@ func promRuns(answer []promSeries) []*promRun {
 	for _, t := range all {
 		key := ""
 		for _, l := range promRunLabels {
-			key += t.labels[l] + " "
+			key += promLabel(t.labels, l) + " "
 		}
 		if current[key] == nil || !current[key].has(t) {
 			current[key] = &promRun{labels: t.labels, seen: map[int]bool{}}
@@ -203,12 +212,17 @@ func (r *promRun) stage(labels map[string]string) *promStage {
 	return nil
 }
 
+// promPause is the most between a stage's end and the next one's begin: the scripts let
+// what is open end, for half a minute unless TIMEOUT makes more of it, and k6 pushes
+// each 5 s. Whatever comes later is another run.
+const promPause = 2*time.Minute + 5*time.Second
+
 // has says whether a sample is this run's, and not of one that came after it.
 func (r *promRun) has(t promTold) bool {
 	s := r.stage(t.labels)
 	switch {
 	case s == nil:
-		return t.at.Before(r.end().Add(time.Hour))
+		return t.begins.Before(r.end().Add(promPause))
 	case r.seen[t.series]:
 		return s.brokeOff(t)
 	}

@@ -83,7 +83,7 @@ type Server struct {
 	Backends    *Level             `json:"backends_up,omitempty"` // how many were up
 	AllBackends *float64           `json:"backends,omitempty"`    // how many there are
 
-	GPU         *Level   `json:"gpu_duty_cycle_percent,omitempty"`  // mean of the GPUs at each moment
+	GPU         *Level   `json:"gpu_duty_cycle_percent,omitempty"`  // of the busiest GPU at each moment
 	GPUMemory   *Level   `json:"gpu_memory_ratio,omitempty"`        // of the fullest GPU, 0 to 1
 	GPUHeat     *Level   `json:"gpu_temperature_celsius,omitempty"` // of the hottest GPU
 	Waiting     *Level   `json:"vllm_waiting,omitempty"`            // requests in the engines' own lines, summed
