@@ -34,7 +34,7 @@ func TestRuns(t *testing.T) {
 			for _, b := range begins {
 				points = append(points, b+150*float64(i), 120)
 			}
-			all = append(all, told("script=baseline scenario="+users+" instance_id="+pod, points...))
+			all = append(all, told(fmt.Sprintf("script=baseline scenario=%s job_name=baseline-%[2]s instance_id=%[2]s", users, pod), points...))
 		}
 		return all
 	}
@@ -46,6 +46,9 @@ func TestRuns(t *testing.T) {
 		{"nothing", nil, ""},
 		{"one", baseline("1", 0), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
 		{"two pods, not quite at once", append(baseline("1", 0), baseline("2", 3)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
+		{"a pod without users in the first stage", append(baseline("1", 0), baseline("2", 3)[1:]...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
+		{"ten pods", append(baseline("1", 0), baseline("10", 3)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420"},
+		{"two jobs at once, whose names are numbers", []promSeries{told("script=baseline scenario=users_10 job_name=run-1", 0, 120), told("script=baseline scenario=users_10 job_name=run-2", 3, 120)}, "baseline: users_10 0-120; baseline: users_10 3-123"},
 		{"one after the other", baseline("1", 0, 430), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 430-550, users_50 580-700, users_100 730-850"},
 		{"two pods, one after the other", append(baseline("1", 0, 500), baseline("2", 3, 502)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 500-620, users_50 650-770, users_100 800-920"},
 		{"another k6, one after the other", append(baseline("1", 0), baseline("3", 430)...), "baseline: users_10 0-120, users_50 150-270, users_100 300-420; baseline: users_10 430-550, users_50 580-700, users_100 730-850"},
@@ -57,6 +60,8 @@ func TestRuns(t *testing.T) {
 		{"parts, begun again", []promSeries{told("script=soak stage=first_third begins=0", 0, 600, 100, 600), told("script=soak stage=last_third begins=600", 0, 600, 100, 600)}, "soak: first_third 0-600, last_third 600-1200; soak: first_third 100-700, last_third 700-1300"},
 		{"a step that broke off", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 31, 30, 43, 12), told("script=sweep stage=rate_1.5", 50, 30)}, "sweep: rate_1 0-30, rate_2 31-43, rate_1.5 50-80"},
 		{"a step that broke off, and had answers to come", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 31, 30, 70, 12), told("script=sweep stage=rate_1.5", 71, 30)}, "sweep: rate_1 0-30, rate_2 31-43, rate_1.5 71-101"},
+		{"a sweep at other rates, minutes later", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 31, 30, 41, 10), told("script=sweep stage=rate_3", 341, 30), told("script=sweep stage=rate_6", 372, 30)}, "sweep: rate_1 0-30, rate_2 31-41; sweep: rate_3 341-371, rate_6 372-402"},
+		{"a step whose last answers took their time", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 140, 30)}, "sweep: rate_1 0-30, rate_2 140-170"},
 		{"a step that broke off between two pushes", []promSeries{told("script=sweep stage=rate_1", 0, 30), told("script=sweep stage=rate_2", 34, 3)}, "sweep: rate_1 0-30, rate_2 31-34"},
 		{"a sweep again", []promSeries{told("script=sweep stage=rate_1", 0, 30, 90, 30), told("script=sweep stage=rate_2", 31, 30, 43, 12, 121, 30, 131, 10)}, "sweep: rate_1 0-30, rate_2 31-43; sweep: rate_1 90-120, rate_2 121-131"},
 		{"a sweep again whose first step broke off between two pushes", []promSeries{told("script=sweep stage=rate_1", 0, 30, 300, 4), told("script=sweep stage=rate_2", 31, 30)}, "sweep: rate_1 0-30, rate_2 31-61; sweep: rate_1 300-304"},
@@ -134,6 +139,10 @@ func TestLastRun(t *testing.T) {
 		{"a sweep", map[string]string{"k6_stage_seconds": sweep(60, 30), "k6_limit_rps": points(map[string]string{"run": "smoke"}, now-30, 0, now-10, 56)}, "", -30, pointer(56), ""},
 		{"a sweep beside another's limit", map[string]string{"k6_stage_seconds": sweep(60, 30), "k6_limit_rps": points(map[string]string{"job_name": "another"}, now-30, 8)}, "", -30, nil, "before its first step did"},
 		{"a sweep of k6-operator's", map[string]string{"k6_stage_seconds": sweep(60, 30), "k6_limit_rps": points(nil, now-30, 8)}, "", -30, pointer(8), ""},
+		{"a sweep of a pod", map[string]string{
+			"k6_stage_seconds": points(map[string]string{"script": "sweep", "stage": "rate_1", "run": "smoke", "job_name": "sweep-1", "instance_id": "1"}, now-60, 30),
+			"k6_limit_rps":     points(map[string]string{"job_name": "sweep-2", "instance_id": "2"}, now-30, 8),
+		}, "", -30, pointer(8), ""},
 		{"goes on", map[string]string{"k6_stage_seconds": sweep(60, 600), "k6_vus": points(nil, now, now-2)}, "", 0, nil, "The run goes on, until"},
 		{"ended early", map[string]string{"k6_stage_seconds": sweep(600, 500), "k6_vus": points(nil, now, now-400)}, "", -400, nil, "k6 ended at"},
 		{"ended as planned", map[string]string{"k6_stage_seconds": sweep(600, 500), "k6_vus": points(nil, now, now-106), "k6_limit_rps": points(map[string]string{"run": "smoke"}, now-100, 2)}, "", -100, pointer(2), ""},
