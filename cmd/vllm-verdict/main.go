@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -17,7 +18,7 @@ import (
 
 type flags struct {
 	Samples    string           `arg:"" optional:"" help:"k6's samples, of k6 run --out json=FILE (.gz too). Without them the last run is looked for in Prometheus, where its pods have written to; gates and percentiles are then the gateway's."`
-	Summary    string           `placeholder:"FILE" help:"What k6 run --summary-export=FILE wrote of the same run: k6's own word on every gate."`
+	Summary    string           `placeholder:"FILE" help:"What k6 run --summary-export=FILE wrote of the same run: k6's own word on every gate. A summary.json that lies beside the samples, and was written within a minute after them, needs no mention."`
 	Prometheus string           `default:"http://localhost:9090" placeholder:"URL" help:"The Prometheus that reads the gateway, the GPU exporter and vLLM; empty for none (${default})."`
 	Since      time.Duration    `default:"3h" placeholder:"TIME" help:"How far back to look for the last run, without samples (${default})."`
 	Out        string           `type:"path" placeholder:"FOLDER" help:"Write verdict.html and verdict.json there."`
@@ -28,15 +29,16 @@ const (
 	name = "vllm-verdict"
 	// crossed is k6's exit code for a threshold that did not hold.
 	crossed = 99
-	// askTimeout is for all questions together, and the wait for the last scrape.
-	askTimeout = time.Minute
 )
+
+// askTimeout is for all questions together, and the wait for the last scrape.
+var askTimeout = time.Minute // a test's is shorter
 
 func main() {
 	var f flags
 	kong.Parse(&f,
 		kong.Name(name),
-		kong.Description("Judges a load test: what k6 saw beside what the gateway and the GPUs did meanwhile, what the guide expects, and what it means. It sends no load. Exit code 0: every gate held; 99: one did not."),
+		kong.Description("Judges a load test: what k6 saw beside what the gateway and the GPUs did meanwhile, what the guide expects, and what it means. It sends no load. Exit code 0: every gate was seen, and held; 99: not so."),
 		kong.Vars{"version": name + " " + daemon.Version()},
 		kong.Exit(daemon.ParserExit),
 	)
@@ -78,11 +80,12 @@ func (f flags) check() (*verdict.Prometheus, error) {
 }
 
 func judge(ctx context.Context, f flags, prometheus *verdict.Prometheus) (v *verdict.Verdict, err error) {
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	if f.Samples != "" {
 		v, err = read(f.Samples, f.Summary)
-	} else {
+	}
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if f.Samples == "" {
 		v, err = prometheus.LastRun(asking, f.Since)
 	}
 	if err == nil && prometheus != nil {
@@ -111,7 +114,25 @@ func read(samples, summary string) (*verdict.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	if found := beside(samples); summary == "" && found != "" {
+		_ = from(found, s.ReadSummary) // what is none may lie there, too
+	}
 	return s.Verdict(), nil
+}
+
+// beside is the summary that k6 seems to have left with the samples: it writes that last,
+// moments after them. Nothing in it tells which run it is of.
+func beside(samples string) string {
+	path := filepath.Join(filepath.Dir(samples), "summary.json")
+	of, err := os.Stat(samples)
+	summary, missing := os.Stat(path)
+	if err != nil || missing != nil || !summary.Mode().IsRegular() {
+		return ""
+	}
+	if later := summary.ModTime().Sub(of.ModTime()); later < 0 || later > time.Minute {
+		return ""
+	}
+	return path
 }
 
 func from(path string, read func(io.Reader) error) error {

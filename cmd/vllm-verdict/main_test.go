@@ -14,7 +14,11 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/verdict"
 )
 
 // binary is the command as it is released, built once.
@@ -138,8 +142,79 @@ func TestLittleIsKnown(t *testing.T) {
 			t.Errorf("it does not say %q:\n%s", says, stdout)
 		}
 	}
-	if code != 0 || stderr != "" {
-		t.Errorf("it ends with %d, %q, want 0", code, stderr)
+	if code != crossed || stderr != "" || !strings.HasPrefix(stdout, "\nNOT ALL GATES SEEN  baseline") {
+		t.Errorf("it ends with %d, %q, want %d: gates that nobody saw need not have held\n%s", code, stderr, crossed, stdout)
+	}
+}
+
+// A summary that k6 left beside the samples is taken, and nothing else that is called so.
+func TestSummaryBesideSamples(t *testing.T) {
+	whole, err := os.ReadFile(summary(t, "1.8.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples, err := os.ReadFile(recorded + "1.8.1.json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		text  []byte
+		later time.Duration
+		code  int
+	}{
+		{"k6's", whole, 50 * time.Millisecond, 0},
+		{"of a slow disk", whole, time.Minute, 0},
+		{"of another run", whole, 2 * time.Minute, crossed},
+		{"of the run before", whole, -time.Second, crossed},
+		{"of something else", []byte("{}"), time.Second, crossed},
+	} {
+		path := file(t, "samples.json.gz", string(samples))
+		beside := filepath.Join(filepath.Dir(path), "summary.json")
+		if err := os.WriteFile(beside, c.text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ended := time.Now().Add(-time.Hour)
+		if err := errors.Join(os.Chtimes(path, ended, ended), os.Chtimes(beside, ended, ended.Add(c.later))); err != nil {
+			t.Fatal(err)
+		}
+		if stdout, stderr, code := run(t, "--prometheus=", path); code != c.code || stderr != "" {
+			t.Errorf("%s: it ends with %d, %q, want %d\n%s", c.name, code, stderr, c.code, stdout)
+		}
+	}
+}
+
+// However long samples take to read, Prometheus has its time.
+func TestReadingIsNotAsking(t *testing.T) {
+	defer func(before time.Duration) { askTimeout = before }(askTimeout)
+	askTimeout = time.Second
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		samples, _ := os.ReadFile(recorded + "1.8.1.json.gz")
+		pipe, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err == nil {
+			time.Sleep(2 * askTimeout)
+			pipe.Write(samples)
+			pipe.Close()
+		}
+	}()
+	empty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[]}}`)
+	}))
+	defer empty.Close()
+	p, err := verdict.NewPrometheus(empty.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := judge(t.Context(), flags{Samples: path}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missing := strings.Join(v.Missing, " "); strings.Contains(missing, "no answer in time") || !strings.Contains(missing, "has none of these minutes") {
+		t.Errorf("missing is %q", missing)
 	}
 }
 

@@ -185,9 +185,6 @@ func k6Spread(values []float64) Spread {
 	}
 }
 
-// k6GatesUnseen ends in the Missing of samples without a summary.
-const k6GatesUnseen = "Of the script's gates only those are judged that k6's samples tell; not those of a part of a metric, such as %s, nor those of a metric that got no samples. Run k6 with --summary-export=FILE as well, and they are."
-
 // gates are the thresholds that the samples tell: k6 writes those of a metric with its
 // first sample, and never those of its parts.
 func (run *k6Run) gates(s *Samples) {
@@ -199,7 +196,7 @@ func (run *k6Run) gates(s *Samples) {
 		for _, condition := range sink.conditions {
 			c, ok := k6ConditionOf(string(condition))
 			if !ok {
-				s.Missing = append(s.Missing, fmt.Sprintf("The gate %s %q was not judged: it is not of a form that is known here.", name, condition))
+				s.unseen = append(s.unseen, fmt.Sprintf("The gate %s %q was not judged: it is not of a form that is known here. Run k6 with --summary-export=FILE as well, and give that file as --summary.", name, condition))
 				continue
 			}
 			v, ok := sink.value(c, s.End.Sub(s.Start))
@@ -207,10 +204,11 @@ func (run *k6Run) gates(s *Samples) {
 		}
 	}
 	k6SortGates(s.Gates)
-	slices.Sort(s.Missing)
+	slices.Sort(s.unseen)
 	if part != "" {
-		s.Missing = append(s.Missing, fmt.Sprintf(k6GatesUnseen, part))
+		s.unseen = append(s.unseen, fmt.Sprintf("Whether all gates held: k6's samples do not tell those of a part of a metric, such as %s, nor those of a metric that got no samples. Run k6 with --summary-export=FILE as well, and give that file as --summary.", part))
 	}
+	s.Missing = append(s.Missing, s.unseen...)
 }
 
 func k6SortGates(gates []Gate) {
@@ -230,20 +228,26 @@ func (s *Samples) ReadSummary(r io.Reader) error {
 	if len(summary.Metrics) == 0 {
 		return fmt.Errorf("k6's summary: there are no metrics in it: give the file that k6 run --summary-export=FILE wrote")
 	}
-	for _, name := range slices.Sorted(maps.Keys(summary.Metrics)) {
-		values := summary.Metrics[name]
-		var crossed map[string]bool
-		if raw, ok := values["thresholds"]; !ok || json.Unmarshal(raw, &crossed) != nil {
+	crossed := map[string]map[string]bool{} // by metric and condition
+	for name, values := range summary.Metrics {
+		raw, ok := values["thresholds"]
+		if !ok {
 			continue
 		}
-		for _, condition := range slices.Sorted(maps.Keys(crossed)) {
-			s.gate(Gate{Metric: name, Condition: condition, Held: !crossed[condition]}, values)
+		var conditions map[string]bool
+		if err := json.Unmarshal(raw, &conditions); err != nil { // handleSummary() has objects there
+			return fmt.Errorf("k6's summary: it is not what k6 run --summary-export=FILE writes: %w", err)
+		}
+		crossed[name] = conditions
+	}
+	for _, name := range slices.Sorted(maps.Keys(crossed)) {
+		for _, condition := range slices.Sorted(maps.Keys(crossed[name])) {
+			s.gate(Gate{Metric: name, Condition: condition, Held: !crossed[name][condition]}, summary.Metrics[name])
 		}
 	}
 	k6SortGates(s.Gates)
-	s.Missing = slices.DeleteFunc(s.Missing, func(says string) bool {
-		return strings.HasPrefix(says, k6GatesUnseen[:strings.Index(k6GatesUnseen, "%")])
-	})
+	s.Missing = slices.DeleteFunc(s.Missing, func(says string) bool { return slices.Contains(s.unseen, says) })
+	s.unseen = nil
 	return nil
 }
 

@@ -87,7 +87,7 @@ func TestGatesAgreeWithK6(t *testing.T) {
 				}
 			}
 			judged("samples alone")
-			if len(s.Gates) == 0 || !strings.Contains(strings.Join(s.Missing, "\n"), "--summary-export") {
+			if !s.Verdict().Unseen || len(s.Gates) == 0 || !strings.Contains(strings.Join(s.Missing, "\n"), "--summary-export") {
 				t.Errorf("%d gates, missing %q: want some, and how to have the rest", len(s.Gates), s.Missing)
 			}
 			if err := s.ReadSummary(bytes.NewReader(raw)); err != nil {
@@ -98,7 +98,7 @@ func TestGatesAgreeWithK6(t *testing.T) {
 			for metric := range summary.Metrics {
 				all += len(summary.thresholds(metric))
 			}
-			if len(s.Gates) != all || len(s.Missing) != 0 {
+			if len(s.Gates) != all || len(s.Missing) != 0 || s.Verdict().Unseen {
 				t.Errorf("%d gates of %d, missing %q, want all and none", len(s.Gates), all, s.Missing)
 			}
 		})
@@ -197,11 +197,31 @@ func TestGatesConditions(t *testing.T) {
 	}
 }
 
+// A condition that is not known here is k6's to judge.
+func TestGatesOfAnotherForm(t *testing.T) {
+	s := k6Read(t, []byte(`{"type":"Metric","metric":"ttft_ms","data":{"type":"trend","thresholds":["p95<3"],"submetrics":null}}`+"\n"+
+		`{"metric":"ttft_ms","type":"Point","data":{"time":"2026-03-01T12:00:00Z","value":1,"tags":{}}}`+"\n"))
+	if v := s.Verdict(); !v.Unseen || len(v.Gates) != 0 || !strings.HasPrefix(v.Missing[0], `The gate ttft_ms "p95<3" was not judged`) {
+		t.Errorf("%+v", v)
+	}
+	if err := s.ReadSummary(strings.NewReader(`{"metrics":{"ttft_ms":{"avg":1,"thresholds":{"p95<3":false}}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.Verdict(); v.Unseen || len(v.Gates) != 1 || !v.Gates[0].Held || v.Gates[0].Value != nil || strings.Contains(strings.Join(v.Missing, ""), "judged") {
+		t.Errorf("with a summary: %+v", v)
+	}
+}
+
 func TestGatesNoSummary(t *testing.T) {
 	s := k6Read(t, k6File(t, "1.8.1"))
-	for _, text := range []string{"", "[]", "{}", "text"} {
+	before := len(s.Gates)
+	ofScript := `{"metrics":{"iterations":{"count":1,"thresholds":{"count>0":false}},"ttft_ms":{"type":"trend","values":{"avg":1},"thresholds":{"avg>0":{"ok":true}}}}}` // what handleSummary() is given
+	for _, text := range []string{"", "[]", "{}", "text", ofScript} {
 		if err := s.ReadSummary(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "--summary-export") {
 			t.Errorf("of %q the error is %v, want what to give instead", text, err)
+		}
+		if len(s.Gates) != before || !s.Verdict().Unseen {
+			t.Errorf("%q left its mark", text)
 		}
 	}
 }

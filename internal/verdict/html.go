@@ -36,6 +36,7 @@ type reportPage struct{ *Verdict }
 
 func (r reportPage) Name() string { return r.title() }
 func (r reportPage) Word() string { return r.passed() }
+func (r reportPage) Failed() bool { return r.failed() > 0 }
 
 func (r reportPage) Took() string { return lasted(r.End.Sub(r.Start)) }
 func (r reportPage) Day() string {
@@ -47,13 +48,10 @@ func (r reportPage) Day() string {
 
 // Held says in a few words how many gates held.
 func (r reportPage) Held() string {
-	failed := 0
-	for _, g := range r.Gates {
-		if !g.Held {
-			failed++
-		}
-	}
+	failed := r.failed()
 	switch {
+	case failed == 0 && r.Unseen:
+		return fmt.Sprintf("not all gates were seen; %d held", len(r.Gates))
 	case len(r.Gates) == 0:
 		return "no gates: nothing was held against anything"
 	case len(r.Gates) == 1 && failed == 0:

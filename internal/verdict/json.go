@@ -42,7 +42,7 @@ func (r Range) MarshalJSON() ([]byte, error) {
 func (s *Samples) Verdict() *Verdict {
 	return &Verdict{
 		Script: s.Script, Smoke: s.Smoke, Start: s.Start, End: s.End,
-		Gates: s.Gates, Stages: s.Stages, Sides: s.Sides,
+		Gates: s.Gates, Unseen: len(s.unseen) > 0, Stages: s.Stages, Sides: s.Sides,
 		Limit: s.Limit, Lateness: s.Lateness, Series: s.Series, Missing: s.Missing,
 	}
 }

@@ -31,7 +31,8 @@ type Samples struct {
 	Series   []Series
 	Missing  []string
 
-	sinks map[string]*k6Sink
+	sinks  map[string]*k6Sink
+	unseen []string // those of Missing that a summary makes good
 }
 
 // k6MaxLine is far above k6's lines, which are about 300 bytes; only with very long

@@ -49,10 +49,22 @@ func (v *Verdict) passed() string {
 	switch {
 	case v.Passed:
 		return "PASSED"
-	case len(v.Gates) == 0:
-		return "NO GATES" // of a run that is known from Prometheus alone
+	case v.failed() > 0:
+		return "FAILED"
+	case v.Unseen:
+		return "NOT ALL GATES SEEN"
 	}
-	return "FAILED"
+	return "NO GATES" // of a script that has none
+}
+
+// failed is how many gates did not hold.
+func (v *Verdict) failed() (n int) {
+	for _, g := range v.Gates {
+		if !g.Held {
+			n++
+		}
+	}
+	return n
 }
 
 func (v *Verdict) title() string {
@@ -152,13 +164,11 @@ func gatesText(b *strings.Builder, v *Verdict) {
 	if len(v.Gates) == 0 {
 		return
 	}
-	held := 0
-	for _, g := range v.Gates {
-		if g.Held {
-			held++
-		}
+	others := ""
+	if v.Unseen {
+		others = ", and others were not seen"
 	}
-	fmt.Fprintf(b, "\nGates, over the whole run: %d of %d held\n", held, len(v.Gates))
+	fmt.Fprintf(b, "\nGates, over the whole run: %d of %d held%s\n", len(v.Gates)-v.failed(), len(v.Gates), others)
 	table(b, "", func(row func(...string)) {
 		for _, g := range v.Gates {
 			if !g.Held {

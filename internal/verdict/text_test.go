@@ -57,6 +57,32 @@ func TestTextFits(t *testing.T) {
 	}
 }
 
+// Whether a run passed is not said of gates that nobody has seen.
+func TestTheWord(t *testing.T) {
+	held, failed := Gate{Metric: "ttft_ms", Condition: "avg>0", Held: true}, Gate{Metric: "ttft_ms", Condition: "avg>0"}
+	for _, c := range []struct {
+		v                 Verdict
+		word, gates, held string
+	}{
+		{Verdict{Gates: []Gate{held}}, "PASSED", "1 of 1 held\n", "its one gate held"},
+		{Verdict{Gates: []Gate{held, failed}}, "FAILED", "1 of 2 held\n", "1 of 2 gates did not hold"},
+		{Verdict{Gates: []Gate{held}, Unseen: true}, "NOT ALL GATES SEEN", "1 of 1 held, and others were not seen\n", "not all gates were seen; 1 held"},
+		{Verdict{Gates: []Gate{held, failed}, Unseen: true}, "FAILED", "1 of 2 held, and others were not seen\n", "1 of 2 gates did not hold"},
+		{Verdict{Unseen: true}, "NOT ALL GATES SEEN", "", "not all gates were seen; 0 held"},
+		{Verdict{}, "NO GATES", "", "no gates: nothing was held against anything"},
+	} {
+		c.v.Judge()
+		text := textOfVerdict(t, &c.v)
+		if c.v.Passed != (c.word == "PASSED") || !strings.HasPrefix(text, "\n"+c.word+"  load test") || !strings.Contains(text, c.gates) {
+			t.Errorf("want %s, %q; passed is %t:%s", c.word, c.gates, c.v.Passed, text)
+		}
+		page := string(reportOf(t, &c.v))
+		if !strings.Contains(page, ">"+c.word+"</span>") || !strings.Contains(page, c.held) || strings.Contains(page, `class="word bad"`) != (c.word == "FAILED") {
+			t.Errorf("the report does not say %s, %q", c.word, c.held)
+		}
+	}
+}
+
 // The gateway's gates are in seconds, k6's in milliseconds.
 func TestGatesHaveTheirUnit(t *testing.T) {
 	for _, c := range []struct {
