@@ -85,7 +85,9 @@ type promFill struct {
 	asked, failed int
 	first         string // what became of the first that failed
 	ofStage       map[*Stage]promCounts
+	ttftOf        map[*Stage]*promBuckets
 	of            promWhole
+	unsure        []string // gates that go by what is interpolated
 }
 
 // answer takes a question's answer, one at a time.
@@ -153,7 +155,7 @@ func (f *promFill) present() error {
 // stages asks for what was counted in each stage. Of what is as short as two scrapes
 // nothing can be known.
 func (f *promFill) stages() {
-	f.ofStage = map[*Stage]promCounts{}
+	f.ofStage, f.ttftOf = map[*Stage]promCounts{}, map[*Stage]*promBuckets{}
 	var short []string
 	for i := range f.v.Stages {
 		s := &f.v.Stages[i]
@@ -163,6 +165,7 @@ func (f *promFill) stages() {
 		}
 		f.measured = append(f.measured, s)
 		f.buckets(promTTFT, s.Start, s.End, func(h *promBuckets) {
+			f.ttftOf[s] = h
 			if spread := h.spread(1000); spread != nil {
 				s.server().TTFT, s.server().P95Range = spread, h.span(0.95, 1000)
 			}

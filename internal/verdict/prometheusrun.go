@@ -137,6 +137,20 @@ type promStage struct {
 
 func (s *promStage) ends() time.Time { return s.begins.Add(s.lasts) }
 
+// promObjective is what a run's stages say that the script wants; 0: they say nothing.
+type promObjective struct{ ttftP95, speed, atLeast float64 } // ms, tokens/s, requests/s
+
+func promObjectiveOf(labels map[string]string) promObjective {
+	of := func(label string) float64 {
+		v, err := strconv.ParseFloat(labels[label], 64)
+		if err != nil || !(v > 0 && v < 1e9) {
+			return 0
+		}
+		return v
+	}
+	return promObjective{of("ttft_p95_ms"), of("min_tokens_per_second"), of("at_least")}
+}
+
 // promTold is a sample of k6_stage_seconds.
 type promTold struct {
 	series     int
@@ -276,7 +290,7 @@ func (r *promRun) end() time.Time {
 }
 
 func (r *promRun) verdict() *Verdict {
-	v := &Verdict{Script: r.labels["script"], Smoke: r.labels["run"] == "smoke", Start: r.begin(), End: r.end(), byGateway: true,
+	v := &Verdict{Script: r.labels["script"], Smoke: r.labels["run"] == "smoke", Start: r.begin(), End: r.end(), byGateway: true, objective: promObjectiveOf(r.labels),
 		Missing: []string{"What the clients saw: no samples of k6 were given, and percentiles of several k6 cannot be put together. All figures are the gateway's, and so are the gates."}}
 	for _, s := range r.order {
 		v.Stages = append(v.Stages, Stage{Name: s.name, Side: s.side, Start: s.begins, End: s.ends()})

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -196,15 +197,15 @@ func TestGatesOfTheGateway(t *testing.T) {
 		n      int
 	}{
 		{"baseline", func(*promWhole) {}, "", 6},
-		{"spike", func(*promWhole) {}, "", 3},
 		{"baseline", func(w *promWhole) { w.ttft = ttft(949, 990) }, "gateway_time_to_first_token_seconds p(95)<2", 6},
 		{"baseline", func(w *promWhole) { w.ttft = ttft(950, 989) }, "gateway_time_to_first_token_seconds p(99)<3", 6},
 		{"trace", func(w *promWhole) { w.ttft = ttft(950, 989) }, "", 3},
+		{"compare", func(w *promWhole) { w.ttft = ttft(949, 990) }, "gateway_time_to_first_token_seconds p(95)<2", 3},
 		{"baseline", func(w *promWhole) { w.duration = took(949, 989) }, "gateway_request_duration_seconds p(95)<5, gateway_request_duration_seconds p(99)<10", 6},
 		{"baseline", func(w *promWhole) { w.speed.sum = 30000 }, "gateway_tokens_per_second avg>30", 6},
 		{"baseline", func(w *promWhole) { w.counts.outcomes["ok"] = 760 }, `gateway_requests_total{outcome!="ok"} rate<0.05`, 6},
-		{"soak", func(w *promWhole) { *w = promWhole{} }, `gateway_time_to_first_token_seconds p(95)<2, gateway_tokens_per_second avg>30, gateway_requests_total{outcome!="ok"} rate<0.05`, 3},
-		{"soak", func(w *promWhole) { w.ttft.below = make([]float64, 6) }, "gateway_time_to_first_token_seconds p(95)<2", 3},
+		{"prefix", func(w *promWhole) { *w = promWhole{} }, `gateway_time_to_first_token_seconds p(95)<2, gateway_tokens_per_second avg>30, gateway_requests_total{outcome!="ok"} rate<0.05`, 3},
+		{"prefix", func(w *promWhole) { w.ttft.below = make([]float64, 6) }, "gateway_time_to_first_token_seconds p(95)<2", 3},
 		{"sweep", func(*promWhole) {}, "k6_limit_rps value>0", 1},
 	} {
 		whole := good
@@ -229,6 +230,114 @@ func TestGatesOfTheGateway(t *testing.T) {
 	f := &promFill{v: &Verdict{Script: "baseline", Gates: []Gate{{"ttft_ms", "p(95)<2000", pointer(1), true}}}}
 	if f.gates(); len(f.v.Gates) != 1 {
 		t.Errorf("k6's own gates became %+v", f.v.Gates)
+	}
+}
+
+// promRunOf is a run of a script whose stages had these times to first token and speeds.
+func promRunOf(script string, objective promObjective, ttft map[string]*promBuckets, speeds map[string]float64) *promFill {
+	f := &promFill{v: &Verdict{Script: script, byGateway: true, objective: objective}, ttftOf: map[*Stage]*promBuckets{}}
+	for _, name := range slices.Sorted(maps.Keys(ttft)) {
+		f.v.Stages = append(f.v.Stages, Stage{Name: name, Server: &Server{}})
+		if mean, ok := speeds[name]; ok {
+			f.v.Stages[len(f.v.Stages)-1].Server.Speed = &Spread{N: 10, Mean: mean}
+		}
+	}
+	for i := range f.v.Stages {
+		f.ttftOf[&f.v.Stages[i]] = ttft[f.v.Stages[i].Name]
+	}
+	all := promBuckets{edges: []float64{1.5, 2, 3, math.Inf(1)}, below: []float64{900, 940, 1000, 1000}, sum: 1e3}
+	f.of = promWhole{ttft: &all, speed: &promBuckets{edges: []float64{30, math.Inf(1)}, below: []float64{500, 1000}, sum: 35e3}, counts: promCounts{outcomes: map[string]float64{"ok": 1}}}
+	f.gates()
+	return f
+}
+
+// What a script asks of a part of its run, and what it was told to ask, is asked of the
+// gateway's figures.
+func TestGatesOfEachScript(t *testing.T) {
+	in := func(low, high float64) *promBuckets { // 100 requests, all in one bucket
+		return &promBuckets{edges: []float64{low, high, math.Inf(1)}, below: []float64{0, 100, 100}}
+	}
+	soak := func(first, last *promBuckets, speed float64) *promFill {
+		return promRunOf("soak", promObjective{}, map[string]*promBuckets{"first_third": first, "last_third": last}, map[string]float64{"first_third": 100, "last_third": speed})
+	}
+	nearly := &promBuckets{edges: []float64{1.5, 2, math.Inf(1)}, below: []float64{94, 97, 100}} // p95 is 1.67
+	for _, c := range []struct {
+		name   string
+		f      *promFill
+		failed string
+		n      int
+		unsure string
+	}{
+		{"a spike that hurts while it lasts", promRunOf("spike", promObjective{}, map[string]*promBuckets{"calm": in(0.1, 0.2), "spike": in(3, 4), "after": in(0.1, 0.2)}, nil), "", 4, ""},
+		{"a spike that is felt afterwards", promRunOf("spike", promObjective{}, map[string]*promBuckets{"calm": in(0.1, 0.2), "spike": in(3, 4), "after": in(2, 3)}, nil), "gateway_time_to_first_token_seconds{stage:after} p(95)<2 is 2.95", 4, ""},
+		{"a spike that ended before its time", promRunOf("spike", promObjective{}, map[string]*promBuckets{"calm": in(0.1, 0.2)}, nil), "gateway_time_to_first_token_seconds{stage:after} p(95)<2 was not measured", 4, ""},
+		{"a spike with an objective of its own", promRunOf("spike", promObjective{ttftP95: 200}, map[string]*promBuckets{"calm": in(0.1, 0.2), "after": in(0.2, 0.3)}, nil), "gateway_time_to_first_token_seconds{stage:after} p(95)<0.2 is 0.295", 4, ""},
+		{"a trace", promRunOf("trace", promObjective{}, nil, nil), "gateway_time_to_first_token_seconds p(95)<2 is 2.167", 3, ""},
+		{"a trace with an objective of its own", promRunOf("trace", promObjective{ttftP95: 3000, speed: 35}, nil, nil), "gateway_tokens_per_second avg>35 is 35", 3, ""},
+		{"a baseline, which is not asked for it", promRunOf("baseline", promObjective{ttftP95: 9000, speed: 90}, nil, nil), "gateway_request_duration_seconds p(95)<5 was not measured, gateway_request_duration_seconds p(99)<10 was not measured, gateway_time_to_first_token_seconds p(95)<2 is 2.167", 6, ""},
+		{"an objective between two edges", promRunOf("spike", promObjective{ttftP95: 1700}, map[string]*promBuckets{"calm": nearly, "after": nearly}, nil), "", 4, "gateway_time_to_first_token_seconds{stage:calm} p(95)<1.7 and gateway_time_to_first_token_seconds{stage:after} p(95)<1.7"},
+		{"one that is missed between two edges", promRunOf("spike", promObjective{ttftP95: 1600}, map[string]*promBuckets{"calm": in(0.1, 0.2), "after": nearly}, nil), "gateway_time_to_first_token_seconds{stage:after} p(95)<1.6 is 1.667", 4, "gateway_time_to_first_token_seconds{stage:after} p(95)<1.6"},
+		{"a soak", soak(in(0.2, 0.2), in(0.2, 0.2), 90), "gateway_time_to_first_token_seconds p(95)<2 is 2.167", 5, ""},
+		{"a soak that grows slow", soak(in(0.2, 0.2), in(0.3, 0.3), 80), "gateway_time_to_first_token_seconds p(95)<2 is 2.167, ttft_drift value<1.25 is 1.5, speed_drift value>0.8 is 0.8", 5, ""},
+		{"a soak that nobody notices", soak(in(0.01, 0.01), in(0.06, 0.06), 100), "gateway_time_to_first_token_seconds p(95)<2 is 2.167", 5, ""},
+		{"a soak of coarse buckets", soak(in(0.2, 0.25), in(0.25, 0.3), 100), "gateway_time_to_first_token_seconds p(95)<2 is 2.167", 5, "ttft_drift value<1.25"},
+		{"a soak that ended before its time", promRunOf("soak", promObjective{}, map[string]*promBuckets{"first_third": in(0.1, 0.2)}, nil), "gateway_time_to_first_token_seconds p(95)<2 is 2.167, ttft_drift value<1.25 was not measured, speed_drift value>0.8 was not measured", 5, ""},
+	} {
+		var failed []string
+		for _, g := range c.f.v.Gates {
+			if !g.Held && g.Value == nil {
+				failed = append(failed, fmt.Sprintf("%s %s was not measured", g.Metric, g.Condition))
+			} else if !g.Held {
+				failed = append(failed, fmt.Sprintf("%s %s is %.4g", g.Metric, g.Condition, *g.Value))
+			}
+		}
+		if got := strings.Join(failed, ", "); got != c.failed || len(c.f.v.Gates) != c.n {
+			t.Errorf("%s: of %d gates these did not hold: %s\nwant %d and %s", c.name, len(c.f.v.Gates), got, c.n, c.failed)
+		}
+		var missing []string
+		if c.unsure != "" {
+			missing = []string{"Whether " + c.unsure + " held is not known for sure: the gateway's histograms have an edge below and one above, and what is interpolated between them decided."}
+		}
+		if !slices.Equal(c.f.v.Missing, missing) {
+			t.Errorf("%s: missing is %q, want %q", c.name, c.f.v.Missing, missing)
+		}
+	}
+}
+
+// The limit that a sweep was to find is what it says that it wants.
+func TestGateOfASweep(t *testing.T) {
+	for _, c := range []struct {
+		atLeast float64
+		limit   *float64
+		want    Gate
+	}{
+		{0, pointer(0.5), Gate{"k6_limit_rps", "value>0", pointer(0.5), true}},
+		{0, nil, Gate{"k6_limit_rps", "value>0", nil, false}},
+		{4, pointer(4), Gate{"k6_limit_rps", "value>=4", pointer(4), true}},
+		{4, pointer(3.9), Gate{"k6_limit_rps", "value>=4", pointer(3.9), false}},
+		{4, nil, Gate{"k6_limit_rps", "value>=4", nil, false}},
+	} {
+		f := &promFill{v: &Verdict{Script: "sweep", byGateway: true, objective: promObjective{atLeast: c.atLeast}, Limit: c.limit}}
+		if f.gates(); !reflect.DeepEqual(f.v.Gates, []Gate{c.want}) {
+			t.Errorf("at least %g of %v: %+v", c.atLeast, value(c.limit), f.v.Gates)
+		}
+	}
+}
+
+// An objective is read of a run's stages, and takes no part in what is one run.
+func TestObjectiveOfARun(t *testing.T) {
+	runs := promRuns([]promSeries{
+		told("script=sweep stage=rate_1 ttft_p95_ms=500 min_tokens_per_second=12.5 at_least=4", 0, 30),
+		told("script=sweep stage=rate_2 ttft_p95_ms=500 min_tokens_per_second=12.5", 31, 30),
+		told("script=soak stage=first_third ttft_p95_ms=never min_tokens_per_second=-1 at_least=NaN", 0, 30),
+	})
+	if len(runs) != 2 {
+		t.Fatalf("%d runs, want 2", len(runs))
+	}
+	for i, want := range []promObjective{{500, 12.5, 4}, {}} {
+		if got := runs[i].verdict().objective; got != want {
+			t.Errorf("%s wants %+v, want %+v", runs[i].labels["script"], got, want)
+		}
 	}
 }
 

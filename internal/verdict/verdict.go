@@ -27,8 +27,10 @@ type Verdict struct {
 	// Series are for the report's pictures; the JSON does without.
 	Series []Series `json:"-"`
 
-	// byGateway says that nothing of k6's is there to judge the gates by.
+	// byGateway says that nothing of k6's is there to judge the gates by. What the script
+	// wants is then known by objective.
 	byGateway bool
+	objective promObjective
 }
 
 // A Gate is a threshold of the script; k6 exits with 99 if one does not hold.
