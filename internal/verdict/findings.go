@@ -31,7 +31,7 @@ func (v *Verdict) passes() bool {
 			return false
 		}
 	}
-	return len(v.Gates) > 0
+	return len(v.Gates) > 0 && !v.Unseen
 }
 
 var weight = map[string]int{"bad": 0, "warn": 1, "good": 2, "info": 3}

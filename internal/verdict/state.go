@@ -169,9 +169,9 @@ func (v *Verdict) wanted() wanted {
 		switch {
 		case metric == "ttft_ms" && early:
 			w.ttft = c.limit
-		case metric == "gateway_time_to_first_token_seconds" && early:
+		case metric == promTTFT && early:
 			w.ttft = 1000 * c.limit
-		case (metric == "tokens_per_second" || metric == "gateway_tokens_per_second") && c.method == "avg" && c.operator == ">":
+		case (metric == "tokens_per_second" || metric == promSpeed) && c.method == "avg" && c.operator == ">":
 			w.speed = c.limit
 		}
 	}

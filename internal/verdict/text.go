@@ -168,7 +168,7 @@ func gatesText(b *strings.Builder, v *Verdict) {
 	if v.Unseen {
 		others = ", and others were not seen"
 	}
-	fmt.Fprintf(b, "\nGates, over the whole run: %d of %d held%s\n", len(v.Gates)-v.failed(), len(v.Gates), others)
+	fmt.Fprintf(b, "\nGates: %d of %d held%s\n", len(v.Gates)-v.failed(), len(v.Gates), others)
 	table(b, "", func(row func(...string)) {
 		for _, g := range v.Gates {
 			if !g.Held {
