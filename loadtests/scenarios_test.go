@@ -12,6 +12,7 @@ import (
 // What single scripts send, as the servers saw it.
 
 func TestPromptsOfOnesOwn(t *testing.T) {
+	t.Parallel()
 	bin := build(t)
 	path := filepath.Join(t.TempDir(), "own.jsonl")
 	lines := `{"prompt": "Count to a hundred.", "max_tokens": 7, "ignore_eos": true, "stream": false, "model": "another"}
@@ -35,6 +36,7 @@ func TestPromptsOfOnesOwn(t *testing.T) {
 }
 
 func TestTalks(t *testing.T) {
+	t.Parallel()
 	bin := build(t)
 	sim := serve(t, filepath.Join(bin, "vllm-sim"))
 	o := run(t, "prompts", serve(t, filepath.Join(bin, "vllm-gateway"), "--backend", sim), "TIME_SCALE=0.1", "MAX_TOKENS=10")
@@ -50,6 +52,7 @@ func TestTalks(t *testing.T) {
 }
 
 func TestPrefix(t *testing.T) {
+	t.Parallel()
 	bin := build(t)
 	sim := serve(t, filepath.Join(bin, "vllm-sim"), "--max-num-seqs", "64")
 	o := run(t, "prefix", serve(t, filepath.Join(bin, "vllm-gateway"), "--backend", sim), "TIME_SCALE=0.05", "TIMEOUT=4", "TTFT_P95_MS=5000")
@@ -80,6 +83,7 @@ func TestPrefix(t *testing.T) {
 }
 
 func TestCompareGateways(t *testing.T) {
+	t.Parallel()
 	bin := build(t)
 	sim := serve(t, filepath.Join(bin, "vllm-sim"))
 	one, two := serve(t, filepath.Join(bin, "vllm-gateway"), "--backend", sim), serve(t, filepath.Join(bin, "vllm-gateway"), "--backend", sim)
@@ -105,6 +109,7 @@ func TestCompareGateways(t *testing.T) {
 
 // A gateway that dies in the middle is told in a few lines, and what was open has failed.
 func TestGatewayGoesAway(t *testing.T) {
+	t.Parallel()
 	bin := build(t)
 	gateway := serve(t, filepath.Join(bin, "vllm-gateway"), "--backend", serve(t, filepath.Join(bin, "vllm-sim")))
 	target := front(t, gateway, diesAfter(20))

@@ -44,7 +44,7 @@ func TestLoadTest(t *testing.T) {
 		},
 		{
 			name:   "slow first token",
-			server: vllmsim.Config{Faults: []vllmsim.Fault{{Kind: "slow-first-token", Delay: 2500 * time.Millisecond}}},
+			server: vllmsim.Config{MaxNumSeqs: 128, Faults: []vllmsim.Fault{{Kind: "slow-first-token", Delay: 2500 * time.Millisecond}}},
 			code:   99, kinds: []string{"slow first token"}, none: []string{"overloaded", "failing"},
 			says: "nothing waits in the engines", states: map[string]string{"users_10": "slow"},
 		},

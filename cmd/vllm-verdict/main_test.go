@@ -91,7 +91,7 @@ func TestRecordedRuns(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"1.8.1", 0, []string{"PASSED  baseline", "Gates, over the whole run: 13 of 13 held", "users_100"}},
+		{"1.8.1", 0, []string{"PASSED  baseline", "Gates: 13 of 13 held", "users_100"}},
 		{"2.2.0", 0, []string{"PASSED  baseline"}},
 		{"1.8.1-failing", crossed, []string{"FAILED  ", "✗ ttft_ms                   avg>0      not measured", "3 of 7 held"}},
 		{"2.2.0-failing", crossed, []string{"FAILED  ", "3 of 7 held"}},

@@ -65,7 +65,7 @@ func state(s *Stage, want wanted) string {
 // late then is not late for the load. Without the engines' own figures nobody knows.
 func (s *Stage) hasRoom() bool {
 	m := s.Server
-	return m != nil && m.Waiting != nil && m.Waiting.Mean < 0.5 && (m.GPU == nil || m.GPU.Mean < busyGPU)
+	return m != nil && m.Waiting != nil && m.Waiting.Mean < 1 && (m.GPU == nil || m.GPU.Mean < fullGPU)
 }
 
 // ttftP95 is k6's, which saw every request, else the gateway's.
