@@ -559,14 +559,14 @@ let reported = 0;
 
 /**
  * Prints the first failures: a line for each would drown the log. Users share no
- * memory in which to count the lines, so some ten of them, in whatever stage they are,
- * print one each. In an open loop there is one user, for five lines.
+ * memory in which to count the lines, so eight of them at most, from all over, print
+ * one each. In an open loop there is one user, for five lines.
  * @param {string} fault
  */
 function report(fault) {
   const among = exec.instance.vusInitialized;
   const id = exec.vu.idInInstance;
-  if (reported >= (among === 1 ? 5 : 1) || (id > 3 && id % Math.max(20, Math.ceil(among / 5)) !== 0)) return;
+  if (reported >= (among === 1 ? 5 : 1) || (id > 4 && id % Math.ceil(among / 4) !== 0)) return;
   reported++;
   console.warn(`request failed: ${fault} (only the first failures are printed; all are counted)`);
 }
