@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -15,15 +16,26 @@ import (
 )
 
 type flags struct {
-	Listen            string        `default:":9000" placeholder:"ADDR" help:"Address to listen on (${default})."`
-	Backend           []string      `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more (${default})."`
-	StreamIdleTimeout time.Duration `default:"5m" placeholder:"TIME" help:"Cut an answer that has been silent for so long (${default})."`
-	FirstByteTimeout  time.Duration `default:"10m" placeholder:"TIME" help:"Answer 504 if a backend has not begun to answer by then (${default})."`
-	DrainDelay        time.Duration `default:"0s" placeholder:"TIME" help:"On SIGTERM, go on for so long, with /health at 503; the port stays open until the drain is over (${default}: it closes at once)."`
-	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" help:"Then let running streams go on for so long (${default})."`
-	MaxBody           daemon.Bytes  `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
-	TLSCert           string        `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
-	TLSKey            string        `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
+	Listen            string            `default:":9000" placeholder:"ADDR" help:"Address to listen on (${default})."`
+	Backend           []string          `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port, or a name in DNS for several, as dns+http://name:port or srv+http://name; repeat for more (${default})."`
+	Weight            map[string]int    `placeholder:"URL=N" help:"Share of requests for a --backend; the others have 1."`
+	Alias             map[string]string `placeholder:"NAME=MODEL" help:"A further name for a model; repeat for more."`
+	Fallback          map[string]string `placeholder:"MODEL=MODEL" help:"Another model that answers while no backend of the first is up."`
+	Routing           string            `default:"least-in-flight" enum:"${policies}" placeholder:"POLICY" help:"How a backend is chosen: ${policies} (${default})."`
+	SessionHeader     string            `default:"X-Session-Id" placeholder:"NAME" help:"Header that tells sessions apart, for --routing session and prefix (${default})."`
+	PrefixBytes       int               `default:"1024" placeholder:"N" help:"How much of a prompt --routing prefix goes by (${default})."`
+	MaxInFlight       int               `default:"0" placeholder:"N" help:"Requests at a time on one backend; more wait in the gateway (0: no limit, they wait in vLLM)."`
+	MaxWaiting        int               `default:"1000" placeholder:"N" help:"Requests that may wait so; more are refused (${default})."`
+	MaxWait           time.Duration     `default:"10m" placeholder:"TIME" help:"Longest wait; a request that would wait longer is refused (${default})."`
+	CommentEvery      time.Duration     `default:"0s" placeholder:"TIME" help:"Send SSE comments to streams that wait for their first token; costs true statuses (0: none)."`
+	StreamIdleTimeout time.Duration     `default:"5m" placeholder:"TIME" help:"Cut an answer that has been silent for so long (${default})."`
+	FirstByteTimeout  time.Duration     `default:"10m" placeholder:"TIME" help:"Answer 504 if a backend has not begun to answer by then (${default})."`
+	DrainDelay        time.Duration     `default:"0s" placeholder:"TIME" help:"On SIGTERM, go on for so long, with /health at 503; the port stays open until the drain is over (${default}: it closes at once)."`
+	DrainTimeout      time.Duration     `default:"30s" placeholder:"TIME" help:"Then let running streams go on for so long (${default})."`
+	MaxBody           daemon.Bytes      `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
+	BodyMemory        daemon.Bytes      `default:"1GiB" placeholder:"SIZE" help:"Memory for all request bodies that are held (${default}; 0: no limit)."`
+	TLSCert           string            `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
+	TLSKey            string            `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
 	daemon.LogFlags
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
@@ -46,7 +58,7 @@ func main() {
 		kong.Name(name),
 		kong.Description("Relays requests to vLLM servers and measures them: time to first token, tokens per second, queue depth. Each flag can also be set in the environment: --max-body as VLLM_GATEWAY_MAX_BODY."),
 		kong.DefaultEnvars("VLLM_GATEWAY"),
-		kong.Vars{"version": name + " " + daemon.Version()},
+		kong.Vars{"version": name + " " + daemon.Version(), "policies": strings.Join(gateway.Policies(), ",")},
 		kong.Exit(daemon.ParserExit),
 	)
 	log, err := f.Logger(os.Stderr)
@@ -78,6 +90,17 @@ func main() {
 func (f flags) config(log *slog.Logger) gateway.Config {
 	return gateway.Config{
 		Backends:          f.Backend,
+		Weights:           f.Weight,
+		Aliases:           f.Alias,
+		Fallbacks:         f.Fallback,
+		Routing:           f.Routing,
+		SessionHeader:     f.SessionHeader,
+		PrefixBytes:       f.PrefixBytes,
+		MaxInFlight:       f.MaxInFlight,
+		MaxWaiting:        f.MaxWaiting,
+		MaxWait:           f.MaxWait,
+		CommentEvery:      f.CommentEvery,
+		BodyMemory:        int64(f.BodyMemory),
 		FirstByteTimeout:  f.FirstByteTimeout,
 		StreamIdleTimeout: f.StreamIdleTimeout,
 		MaxBody:           int64(f.MaxBody),

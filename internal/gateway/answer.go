@@ -16,6 +16,7 @@ type answer struct {
 	g       *Gateway
 	rec     *record
 	backend *backend
+	lease   *lease
 	ctx     context.Context // of this attempt; its cause says why it ended
 	cancel  context.CancelCauseFunc
 
@@ -180,7 +181,7 @@ func (a *answer) close() {
 	if a.body != nil {
 		a.body.Close()
 	}
-	a.g.release(a.backend)
+	a.g.release(a.lease)
 }
 
 // isStream reports whether the answer goes to the client as a stream.
@@ -188,6 +189,9 @@ func (a *answer) isStream() bool { return a.stream != nil && !a.failed }
 
 // writeHead sends status and headers.
 func (a *answer) writeHead(w *writer) {
+	if w.begun { // with comments
+		return
+	}
 	h := w.Header()
 	for name, values := range a.header {
 		if name != "X-Request-Id" {

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"sync"
+	"time"
 )
 
 // state of a backend, as its last health probe or the last request to it left
@@ -18,69 +20,190 @@ const (
 
 // backend is one vLLM server.
 type backend struct {
-	url  *url.URL
-	name string // host:port, the label of metrics
+	url  *url.URL // where to connect
+	name string   // host:port, the label of metrics
+	host string   // the Host header
+	of   *place   // which source names it
+	road *road
+	hash uint64 // of its name; see byHash
+	// stop ends the probes.
+	stop func()
 
 	// the rest is guarded by pool.mu
+	weight   int
+	gone     bool // no source names it any more; what runs on it goes on
+	goneAt   time.Time
 	state    state
 	trouble  string // why it is down, or slow
 	inFlight int
+	turn     int     // of the pool, when it was last leased
+	credit   float64 // see byWeight
 	models   []string
+	serves   map[string]bool // the same
+	listed   time.Time       // when the models were read; zero: they are not known
+	passive  ejection
+	service  float64 // seconds that a lease lasts: a moving mean; 0: none has ended
 }
 
-// pool is the set of backends and the choice among them.
+// pool is the set of backends, the choice among them, and the line of those that
+// wait for one.
 type pool struct {
+	choose policy
+	cap    int // of requests in flight on one backend; 0: none
+
 	mu       sync.Mutex
 	backends []*backend
 	models   map[string]bool // that some backend has listed; see maxKnown
-	turn     int             // where the search for the least loaded begins, so that equals share
+	turn     int             // leases so far
+	line     line
+	running  map[uint64]int // leases of each caller; kept where there is a cap
+	budget   budget
+	homes    homes
+	scratch  []*backend
 }
 
-// lease takes the backend with the least requests in flight, by our own count:
-// what a server says of its queue lags by seconds. Backends that are up come
-// first; where none is, any is better than a refusal, since a probe may be
-// stale. Those in tried are passed over; nil: there is no other.
-//
-// The caller gives the lease back with release.
-func (p *pool) lease(tried ...*backend) *backend {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var best *backend
-	for i := range p.backends {
-		b := p.backends[(p.turn+i)%len(p.backends)]
-		if slices.Contains(tried, b) {
-			continue
-		}
-		if best == nil || b.better(best) {
-			best = b
-		}
+// want is what a request asks of the pool.
+type want struct {
+	model string // "": any will do
+	// key says which backend is likely to have the prompt cached; 0: nothing
+	// does.
+	key      uint64
+	caller   uint64
+	priority priority
+	// home is the only backend that will do; nil: any.
+	home *backend
+}
+
+// rank orders backends by how much is to be hoped from them; lower is better.
+type rank int
+
+const (
+	fit     rank = iota // up, or next in turn for a trial
+	new_                // nobody has asked it yet
+	ejected             // answers /health, and fails requests
+	dead                // down; the probe that says so may be old
+	useless             // has not what is wanted
+)
+
+// rank of a backend for a request that has tried some others.
+func (p *pool) rank(b *backend, w *want, tried []*backend) rank {
+	switch {
+	case b.gone, w.home != nil && w.home != b, slices.Contains(tried, b), !p.has(b, w.model):
+		return useless
+	case b.state == down:
+		return dead
+	case b.passive.holds(time.Now()):
+		return ejected
+	case b.state == unknown:
+		return new_
 	}
-	if best != nil {
-		best.inFlight++
-		p.turn = (slices.Index(p.backends, best) + 1) % len(p.backends)
+	return fit
+}
+
+// has reports whether a backend lists a model. One whose list is not known (it
+// wants a key for it, say) may have any model that no other lists.
+func (p *pool) has(b *backend, model string) bool {
+	return model == "" || b.serves[model] || b.listed.IsZero() && !p.isListed(model)
+}
+
+func (p *pool) isListed(model string) bool {
+	return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.serves[model] })
+}
+
+// best gives the best rank that some backend has.
+func (p *pool) best(w *want, tried []*backend) rank {
+	best := useless
+	for _, b := range p.backends {
+		best = min(best, p.rank(b, w, tried))
 	}
 	return best
 }
 
-func (b *backend) better(than *backend) bool {
-	if (b.state == up) != (than.state == up) {
-		return b.state == up
+// lease is a backend taken for one attempt.
+type lease struct {
+	p       *pool
+	backend *backend
+	caller  uint64
+	since   time.Time
+	trial   bool // of a backend that was ejected
+	back    bool
+}
+
+// take leases a backend of the best rank that there is. Where all of those are
+// full it gives nil and that rank: a worse one is no better than waiting. It is
+// called with mu held.
+func (p *pool) take(w *want, tried []*backend) (*lease, rank) {
+	best := p.best(w, tried)
+	if best == useless {
+		return nil, useless
 	}
-	return b.inFlight < than.inFlight
+	c := choice{free: p.scratch[:0], key: w.key}
+	for _, b := range p.backends {
+		if p.rank(b, w, tried) != best {
+			continue
+		}
+		c.inFlight += b.inFlight
+		c.weight += b.weight
+		if p.isFree(b) {
+			c.free = append(c.free, b)
+		}
+	}
+	p.scratch = c.free
+	if len(c.free) == 0 {
+		return nil, best
+	}
+	return p.give(p.choose(&c), w), best
 }
 
-func (p *pool) release(b *backend) {
+func (p *pool) isFree(b *backend) bool { return p.cap == 0 || b.inFlight < p.cap }
+
+// give leases a backend that has been chosen.
+func (p *pool) give(b *backend, w *want) *lease {
+	p.turn++
+	b.turn = p.turn
+	b.inFlight++
+	if p.cap > 0 {
+		p.running[w.caller]++
+	}
+	return &lease{p: p, backend: b, caller: w.caller, since: time.Now(), trial: b.passive.try()}
+}
+
+// release gives a lease back, and the backend to whoever has waited for it.
+func (l *lease) release() {
+	p, b := l.p, l.backend
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if l.back {
+		return
+	}
+	l.back = true
 	b.inFlight--
+	if l.trial {
+		b.passive.tried()
+	}
+	if p.cap == 0 {
+		return
+	}
+	if p.running[l.caller]--; p.running[l.caller] == 0 {
+		delete(p.running, l.caller)
+	}
+	if took := time.Now().Sub(l.since).Seconds(); b.service == 0 {
+		b.service = took
+	} else {
+		b.service += (took - b.service) / 8
+	}
+	p.callUp(b)
 }
 
-// set changes a backend's state and reports whether that is news.
-func (p *pool) set(b *backend, s state, trouble string) (news bool) {
+// setState changes a backend's state and reports whether that is news.
+func (p *pool) setState(b *backend, s state, trouble string) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	news = b.state != s
+	news = b.state != s && !b.gone
 	b.state, b.trouble = s, trouble
+	if news {
+		p.callAll()
+	}
 	return news
 }
 
@@ -93,18 +216,22 @@ const maxKnown = 256
 func (p *pool) setModels(b *backend, models []string) (added []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.models == nil {
-		p.models = map[string]bool{}
+	b.listed = time.Now()
+	if slices.Equal(models, b.models) {
+		return nil
 	}
+	serves := make(map[string]bool, len(models))
 	for _, m := range models {
 		if !p.models[m] && len(p.models) < maxKnown {
 			p.models[m] = true
 		}
-		if p.models[m] && !slices.Contains(b.models, m) {
+		if p.models[m] && !b.serves[m] {
 			added = append(added, m)
 		}
+		serves[m] = true
 	}
-	b.models = models
+	b.models, b.serves = models, serves
+	p.callAll()
 	return added
 }
 
@@ -115,23 +242,67 @@ func (p *pool) known(model string) bool {
 	return p.models[model]
 }
 
-// fresh reports whether a backend that is not known to be down has not been
-// tried.
-func (p *pool) fresh(tried []*backend) bool {
+// others reports how good the best backend is that has not been tried.
+func (p *pool) others(w *want, tried []*backend) rank {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.state != down && !slices.Contains(tried, b) })
+	return p.best(w, tried)
+}
+
+// mayRetry reports whether second attempts are worth it.
+func (p *pool) mayRetry() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.budget.left()
+}
+
+// failedTwice notes a second attempt that has failed as well.
+func (p *pool) failedTwice() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.budget.fail()
 }
 
 // usable gives the backends that are up.
-func (p *pool) usable() []*backend {
+func (p *pool) usable() []*backend { return p.those(func(b *backend) bool { return b.state == up }) }
+
+// all gives every backend.
+func (p *pool) all() []*backend { return p.those(func(*backend) bool { return true }) }
+
+func (p *pool) those(are func(*backend) bool) []*backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []*backend
 	for _, b := range p.backends {
-		if b.state == up {
+		if !b.gone && are(b) {
 			list = append(list, b)
 		}
 	}
 	return list
+}
+
+// sendAway ends the wait of those for whom there is no backend any more.
+func (p *pool) sendAway() {
+	for _, w := range p.line.all() {
+		if p.best(&w.want, w.tried) == useless && p.line.leave(w) {
+			w.sent = errNoBackend
+			close(w.called)
+		}
+	}
+}
+
+// find gives the backend of a name, one that has gone included.
+func (p *pool) find(name string) *backend {
+	for _, b := range p.backends {
+		if b.name == name {
+			return b
+		}
+	}
+	return nil
+}
+
+// add takes a backend in, in the order of names: every gateway sees the same.
+func (p *pool) add(b *backend) {
+	i, _ := slices.BinarySearchFunc(p.backends, b, func(x, y *backend) int { return cmp.Compare(x.name, y.name) })
+	p.backends = slices.Insert(p.backends, i, b)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +22,7 @@ const bodyTimeout = time.Minute
 // read.
 //
 // ctx is the request's; a drain that ends it ends the reading.
-func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max int64) (*payload, error) {
+func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max int64, room *memory) (*payload, error) {
 	http1 := r.ProtoMajor == 1 // in HTTP/2 "close" would end the other streams too
 	if http1 && len(r.TransferEncoding) > 0 {
 		// net/http drops a Content-Length that stands beside a Transfer-Encoding
@@ -40,10 +41,15 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 	defer context.AfterFunc(ctx, func() {
 		door.through(func() { rc.SetReadDeadline(time.Now()) })
 	})()
-	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength)
+	p := &payload{room: room}
+	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength, p.grow)
 	if err != nil {
+		p.drop()
 		if http1 {
 			w.Header().Set("Connection", "close")
+		}
+		if errors.Is(err, errNoRoom) {
+			return nil, err
 		}
 		if errors.Is(context.Cause(ctx), errDraining) {
 			return nil, errDraining
@@ -54,7 +60,8 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 		return nil, bodyError(err, max)
 	}
 	rc.SetReadDeadline(time.Time{})
-	return &payload{data: data}, nil
+	p.data = data
+	return p, nil
 }
 
 // trusted is how much memory is taken on the word of a Content-Length alone.
@@ -62,8 +69,11 @@ const trusted = 1 << 20
 
 // readAll takes memory as bytes arrive, and, once trusted bytes are here, for the
 // rest of the announced length at once: doubling would cost up to twice that.
-func readAll(r io.Reader, announced int64) ([]byte, error) {
+func readAll(r io.Reader, announced int64, grow func(int) error) ([]byte, error) {
 	buf := make([]byte, 0, min(max(announced+1, 512), 64<<10))
+	if err := grow(cap(buf)); err != nil {
+		return nil, err
+	}
 	for {
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
@@ -78,6 +88,9 @@ func readAll(r io.Reader, announced int64) ([]byte, error) {
 			if next > trusted && announced >= int64(cap(buf)) {
 				next = announced + 1
 			}
+			if err := grow(int(next)); err != nil {
+				return nil, err
+			}
 			buf = append(make([]byte, 0, next), buf...)
 		}
 	}
@@ -88,6 +101,8 @@ type payload struct {
 	mu   sync.Mutex
 	data []byte
 	sent bool // some attempt has read it to its end
+	room *memory
+	held int // bytes taken of room
 }
 
 var errReleased = errors.New("the request body is no longer kept")
@@ -106,9 +121,53 @@ func (p *payload) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sent {
-		p.data = nil
+		p.forget()
 	}
 }
+
+// drop gives back what the payload takes of the memory for bodies. p may be nil.
+func (p *payload) drop() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forget()
+}
+
+func (p *payload) forget() {
+	p.data = nil
+	p.room.give(p.held)
+	p.held = 0
+}
+
+// grow takes memory for a buffer of so many bytes, in place of a smaller one.
+func (p *payload) grow(size int) error {
+	if !p.room.take(size - p.held) {
+		return errNoRoom
+	}
+	p.held = size
+	return nil
+}
+
+// memory is what all request bodies may take together. Bytes are taken as they
+// arrive, not as they are announced; and who finds none left is refused, not made
+// to wait: requests that wait for each other's memory, each with a part of its
+// own, would wait for ever.
+type memory struct {
+	max  int64 // 0: no bound
+	used atomic.Int64
+}
+
+func (m *memory) take(n int) bool {
+	if now := m.used.Add(int64(n)); m.max > 0 && now > m.max && n > 0 {
+		m.used.Add(int64(-n))
+		return false
+	}
+	return true
+}
+
+func (m *memory) give(n int) { m.used.Add(int64(-n)) }
 
 type payloadReader struct {
 	p         *payload
@@ -123,7 +182,7 @@ func (r *payloadReader) Read(b []byte) (int, error) {
 	if r.off == r.size {
 		return 0, io.EOF
 	}
-	if r.off > len(r.p.data) {
+	if len(r.p.data) < r.size {
 		return 0, errReleased
 	}
 	n := copy(b, r.p.data[r.off:])

@@ -5,16 +5,53 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // Config is all that a [Gateway] can be told.
 type Config struct {
-	// Backends are the vLLM servers, as scheme://host:port; at least one.
+	// Backends say where the vLLM servers are; at least one. Each is one server,
+	// http://host:port, or a name in DNS that stands for several,
+	// dns+http://name:port (its addresses) or srv+http://name (its SRV records);
+	// https likewise.
 	Backends []string
+	// Weights are shares of requests, by backend as it is given in Backends; a
+	// backend without one has 1.
+	Weights map[string]int
+	// Aliases are further names of models. Backends see the model's own name.
+	Aliases map[string]string
+	// Fallbacks name, by model, another one that answers while no backend of the
+	// first is up.
+	Fallbacks map[string]string
+	// Routing is the policy by which a backend is chosen, one of [Policies]; "" is
+	// [LeastInFlight].
+	Routing string
+	// SessionHeader is the request header that tells sessions apart, for the
+	// policies [Session] and [Prefix]; "" is X-Session-Id.
+	SessionHeader string
+	// PrefixBytes is how much of a prompt decides under [Prefix]; 0 is 1024.
+	PrefixBytes int
+	// MaxInFlight bounds the requests on one backend; more wait here. 0: no bound,
+	// they wait in vLLM.
+	MaxInFlight int
+	// MaxWaiting bounds the requests that wait; more are answered 429 or 503.
+	MaxWaiting int
+	// MaxWait is how long a request waits for a backend with room; then: 503. 0:
+	// as long as its client does.
+	MaxWait time.Duration
+	// CommentEvery has a stream that waits for its first token begin with SSE
+	// comments, one in this time, so that nobody between takes it for dead. It
+	// costs the true status of what fails before the first token. 0: none.
+	CommentEvery time.Duration
+	// BodyMemory bounds what all request bodies that are held take together, in
+	// bytes; beyond it requests are answered 503. 0: no bound.
+	BodyMemory int64
 	// FirstByteTimeout is how long a backend may take until there is something
 	// to send to the client: the first token of a stream, the head of any other
 	// answer. vLLM sends nothing before the end of an answer that is no stream,
@@ -34,6 +71,8 @@ type Config struct {
 	RequestLevel slog.Level
 	// Dial connects to backends; nil is TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Resolver answers for names in DNS; nil is the system's.
+	Resolver *net.Resolver
 }
 
 // Validate names everything that is wrong, not only the first thing.
@@ -44,15 +83,51 @@ func (c Config) Validate() error {
 	}
 	seen := map[string]bool{}
 	for _, b := range c.Backends {
-		u, err := ParseBackend(b)
+		src, err := parseSource(b)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("backend %q: %w", b, err))
 			continue
 		}
-		if seen[u.Host] {
+		if seen[src.String()] {
 			errs = append(errs, fmt.Errorf("backend %q: named twice", b))
 		}
-		seen[u.Host] = true
+		seen[src.String()] = true
+	}
+	for _, b := range sorted(c.Weights) {
+		switch {
+		case !slices.Contains(c.Backends, b):
+			errs = append(errs, fmt.Errorf("weight of %q: there is no such backend", b))
+		case c.Weights[b] < 1 || c.Weights[b] > maxWeight:
+			errs = append(errs, fmt.Errorf("weight of %q: %d; write a number from 1 to %d", b, c.Weights[b], maxWeight))
+		}
+	}
+	for _, a := range sorted(c.Aliases) {
+		if _, ok := c.Aliases[c.Aliases[a]]; ok || a == "" || c.Aliases[a] == "" {
+			errs = append(errs, fmt.Errorf("alias %q of %q: an alias stands for a model, not for another alias", a, c.Aliases[a]))
+		}
+	}
+	for _, m := range sorted(c.Fallbacks) {
+		if f := c.Fallbacks[m]; m == "" || f == "" || f == m {
+			errs = append(errs, fmt.Errorf("fallback of %q to %q: name two models", m, f))
+		}
+	}
+	if c.Routing != "" && policies[c.Routing] == nil {
+		errs = append(errs, fmt.Errorf("routing %q: choose one of %s", c.Routing, strings.Join(Policies(), ", ")))
+	}
+	for _, n := range []struct {
+		what  string
+		value int64
+	}{{"prefix bytes", int64(c.PrefixBytes)}, {"requests in flight", int64(c.MaxInFlight)}, {"waiting requests", int64(c.MaxWaiting)}, {"longest wait", int64(c.MaxWait)},
+		{"time between comments", int64(c.CommentEvery)}, {"memory for bodies", c.BodyMemory}} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("%s: must not be negative", n.what))
+		}
+	}
+	if c.SessionHeader != "" && !isToken(c.SessionHeader) {
+		errs = append(errs, fmt.Errorf("session header %q: not the name of a header", c.SessionHeader))
+	}
+	if 0 < c.BodyMemory && c.BodyMemory < c.MaxBody {
+		errs = append(errs, fmt.Errorf("memory for bodies %d: the largest body alone is %d bytes", c.BodyMemory, c.MaxBody))
 	}
 	if c.FirstByteTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("first-byte timeout %v: must be more than 0", c.FirstByteTimeout))
@@ -94,4 +169,14 @@ func ParseBackend(s string) (*url.URL, error) {
 		u.Host = net.JoinHostPort(u.Hostname(), port)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+const maxWeight = 1000
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// isToken reports whether a header may be called so (RFC 9110 5.6.2; letters,
+// digits and hyphens are enough here).
+func isToken(s string) bool {
+	return strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }

@@ -85,5 +85,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 	<-g.running.idle()
 	g.unwatch()
 	g.watchers.Wait()
-	g.transport.CloseIdleConnections()
+	for _, r := range g.roads {
+		r.pooled.CloseIdleConnections()
+	}
 }

@@ -23,6 +23,7 @@ const (
 	backendError outcome = "backend_error" // unreachable, 5xx, an error in the stream, an answer cut short
 	timedOut     outcome = "timeout"       // the backend was silent for too long
 	unavailable  outcome = "unavailable"   // the gateway is shutting down
+	refused      outcome = "refused"       // the gateway had no room for it
 	internal     outcome = "internal"      // a fault of ours
 )
 
@@ -54,6 +55,8 @@ var (
 	errSlowBody  = errors.New("the request body did not arrive in time")
 	errBadBody   = errors.New("the request body is broken")
 	errBadQuery  = errors.New("the query string is broken")
+	errNoRoom    = errors.New("request bodies take all the memory that they may")
+	errPriority  = errors.New("X-Priority: write high, normal or low")
 	errUpgrade   = errors.New("this path takes WebSocket upgrades over HTTP/1.1 only")
 )
 
@@ -96,11 +99,20 @@ func plain(err error) error {
 // verdict is what an error means for everybody: the client, metrics, the log.
 // message is for the client and names no addresses.
 func verdict(err error) (how outcome, status int, message string) {
+	var full *waitError
 	switch {
+	case errors.As(err, &full) && full.own:
+		return refused, http.StatusTooManyRequests, "Too many of your requests are waiting. Try again later."
+	case errors.As(err, &full):
+		return refused, http.StatusServiceUnavailable, "All model servers are busy, and the wait would be too long. Try again later."
+	case errors.Is(err, errNoRoom):
+		return refused, http.StatusServiceUnavailable, "Too many large requests at a time. Try again later."
 	case errors.Is(err, errGone), errors.Is(err, errStalled):
 		return cancelled, statusClientGone, err.Error()
 	case errors.Is(err, errLeft):
 		return cancelled, http.StatusBadRequest, err.Error()
+	case errors.As(err, new(*modelError)):
+		return clientError, http.StatusNotFound, err.Error()
 	case errors.Is(err, errMethod):
 		return clientError, http.StatusMethodNotAllowed, err.Error()
 	case errors.Is(err, errDraining):
@@ -111,7 +123,7 @@ func verdict(err error) (how outcome, status int, message string) {
 		return clientError, http.StatusRequestEntityTooLarge, err.Error()
 	case errors.Is(err, errSlowBody):
 		return clientError, http.StatusRequestTimeout, err.Error()
-	case errors.Is(err, errBadBody), errors.Is(err, errBadQuery):
+	case errors.Is(err, errBadBody), errors.Is(err, errBadQuery), errors.Is(err, errPriority):
 		return clientError, http.StatusBadRequest, err.Error()
 	case errors.Is(err, errUpgrade):
 		return clientError, http.StatusUpgradeRequired, err.Error()
@@ -165,8 +177,24 @@ func (g *Gateway) refuse(rec *record, err error) {
 		rec.w.status = status // for the log; there is nobody to send it to
 		panic(http.ErrAbortHandler)
 	}
-	if status == http.StatusServiceUnavailable {
+	e := openai.NewError(status, message)
+	var wait *waitError
+	var model *modelError
+	switch {
+	case errors.As(err, &wait):
+		g.metrics.refused.WithLabelValues(wait.why).Inc()
+		rec.w.Header().Set("Retry-After", wait.retryAfter())
+	case errors.As(err, &model):
+		e = model.body()
+	case status == http.StatusServiceUnavailable:
+		if errors.Is(err, errNoRoom) {
+			g.metrics.refused.WithLabelValues(noMemory).Inc()
+		}
 		rec.w.Header().Set("Retry-After", "1")
 	}
-	openai.NewError(status, message).WriteTo(rec.w)
+	if rec.w.begun { // comments have gone out
+		rec.tell(e)
+		return
+	}
+	e.WriteTo(rec.w)
 }

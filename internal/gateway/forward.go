@@ -28,7 +28,9 @@ type call struct {
 	query  string
 	header http.Header
 	body   *payload
+	want   want
 	asked  bool // the gateway asked for usage
+	stream bool // the client wants a stream, in a known dialect
 	// upgrade: a WebSocket is asked for.
 	upgrade bool
 }
@@ -69,7 +71,7 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 	r := &http.Request{
 		Method:     c.method,
 		URL:        &url.URL{Scheme: b.url.Scheme, Host: b.url.Host, Path: c.target, RawQuery: c.query},
-		Host:       b.url.Host,
+		Host:       b.host,
 		Header:     c.header,
 		Proto:      "HTTP/1.1",
 		ProtoMajor: 1,
@@ -88,23 +90,36 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 	return r.WithContext(ctx)
 }
 
-// forward sends the call to the best backend and, if that fails before there is
-// anything to tell the client, to another one. The answer holds its lease until
-// it is closed.
+// forward sends the call to a backend and, if that fails before there is anything
+// to tell the client, to another one. The answer holds its lease until it is
+// closed.
 func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 	var tried []*backend
 	var refusal *answer // of the first backend; says more than that the second is gone
 	for {
-		b := g.lease(tried...)
-		a, err := g.attempt(rec, c, b)
+		l, err := g.lease(rec, c, tried)
+		if err != nil {
+			if refusal != nil && c.ctx.Err() == nil {
+				rec.backend = refusal.backend.name
+				return refusal, nil
+			}
+			return nil, err
+		}
+		b := l.backend
+		a, err := g.attempt(rec, c, l)
+		failed := tried
 		tried = append(tried, b)
-		dead := err == nil && a.status == http.StatusInternalServerError && g.another(c, nil, tried) && g.engineIsDead(c.ctx, b)
+		lifeless := err == nil && a.status == http.StatusInternalServerError && g.another(c, nil, tried) && g.engineIsDead(c.ctx, b)
 		if err == nil && c.ctx.Err() != nil {
 			a.close()
 			return nil, blame(c.ctx, c.ctx.Err())
 		}
-		if err == nil && !retryStatus(a.status) && !dead {
+		if err == nil && !retryStatus(a.status) && !lifeless {
+			g.answered(b, failed)
 			return a, nil
+		}
+		if len(failed) > 0 && c.ctx.Err() == nil {
+			g.pool.failedTwice()
 		}
 		if !g.another(c, err, tried) {
 			if err != nil && refusal != nil && c.ctx.Err() == nil {
@@ -127,25 +142,35 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 // not: the first backend may have the answer half ready, and the second is
 // likely as busy.
 func (g *Gateway) another(c *call, err error, tried []*backend) bool {
-	if c.ctx.Err() != nil || len(tried) == maxAttempts || len(tried) == len(g.pool.backends) {
+	if c.ctx.Err() != nil || len(tried) == maxAttempts {
 		return false
 	}
+	worst := dead
 	if err == nil {
 		// An answer, with a status that asks for a retry: no reason to trade it
 		// for the refusal of a backend that is known to be down.
-		return g.pool.fresh(tried)
+		worst = ejected
+	} else if cause := causeOf(err); cause != causeConnect && cause != causeReset && cause != causeCut {
+		return false
 	}
-	switch causeOf(err) {
-	case causeConnect, causeReset, causeCut:
-		return true
+	if g.pool.others(&c.want, tried) > worst {
+		return false
 	}
-	return false
+	if !g.pool.mayRetry() {
+		g.metrics.retriesWithheld.Inc()
+		return false
+	}
+	return true
 }
 
 // retryStatus: the backend did not take the request. (vLLM answers 503 when its
-// admission limit is reached.)
+// admission limit is reached; what stands before one may answer 429.)
 func retryStatus(status int) bool {
-	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+	switch status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }
 
 // engineIsDead asks a backend that has answered 500 whether there is an engine
@@ -165,17 +190,19 @@ func (g *Gateway) engineIsDead(ctx context.Context, b *backend) bool {
 
 // attempt sends the call to one backend and waits until there is something to
 // tell the client: see [answer.hold].
-func (g *Gateway) attempt(rec *record, c *call, b *backend) (*answer, error) {
+func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
+	b := l.backend
 	rec.backend = b.name
+	rec.attempts++
 	sent := time.Now()
-	if rec.sent.IsZero() {
-		rec.sent = sent
+	if rec.attempts == 1 {
+		rec.own = sent.Sub(rec.read) - rec.inLine
 	}
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	limit := time.AfterFunc(g.cfg.FirstByteTimeout, func() { cancel(errFirstByte) })
 	defer limit.Stop()
 
-	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, sent: sent, upgrade: c.upgrade}
+	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, lease: l, sent: sent, upgrade: c.upgrade}
 	resp, err := g.send(ctx, c, b)
 	if err == nil {
 		a.take(resp, c.asked)
@@ -203,11 +230,11 @@ func (g *Gateway) attempt(rec *record, c *call, b *backend) (*answer, error) {
 func (g *Gateway) send(ctx context.Context, c *call, b *backend) (*http.Response, error) {
 	var pooled atomic.Bool
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { pooled.Store(i.Reused) }}
-	resp, err := g.transport.RoundTrip(c.to(httptrace.WithClientTrace(ctx, trace), b))
+	resp, err := b.road.pooled.RoundTrip(c.to(httptrace.WithClientTrace(ctx, trace), b))
 	if err == nil || ctx.Err() != nil || !pooled.Load() || !broken(err) {
 		return resp, err
 	}
-	return g.unpooled.RoundTrip(c.to(ctx, b))
+	return b.road.unpooled.RoundTrip(c.to(ctx, b))
 }
 
 // note counts a backend's failure. A connection that was refused is a server
@@ -223,13 +250,25 @@ func (g *Gateway) note(b *backend, err error) {
 	}
 }
 
-func (g *Gateway) lease(tried ...*backend) *backend {
-	b := g.pool.lease(tried...)
-	g.metrics.inFlight.WithLabelValues(b.name).Inc()
-	return b
+func (g *Gateway) lease(rec *record, c *call, tried []*backend) (*lease, error) {
+	l, waited, err := g.pool.lease(c.ctx, &c.want, tried)
+	rec.inLine += waited
+	if err != nil {
+		return nil, err
+	}
+	g.metrics.inFlight.WithLabelValues(l.backend.name).Inc()
+	return l, nil
 }
 
-func (g *Gateway) release(b *backend) {
-	g.pool.release(b)
-	g.metrics.inFlight.WithLabelValues(b.name).Dec()
+func (g *Gateway) release(l *lease) {
+	g.metrics.inFlight.WithLabelValues(l.backend.name).Dec()
+	l.release()
+}
+
+// answered notes what an answer says of the backends that were tried.
+func (g *Gateway) answered(b *backend, failed []*backend) {
+	for f, hold := range g.pool.answered(b, failed) {
+		g.metrics.ejections.WithLabelValues(f.name).Inc()
+		g.cfg.Log.Warn("backend is passed over", "backend", f.name, "for", hold, "reason", "it fails requests that others answer")
+	}
 }

@@ -12,6 +12,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -27,19 +28,19 @@ import (
 
 // Gateway is an http.Handler.
 type Gateway struct {
-	cfg       Config
-	pool      pool
-	ids       ids
-	metrics   *metrics
-	scrape    http.Handler
-	transport *http.Transport
-	unpooled  *http.Transport // the same, with a connection for each request
+	cfg     Config
+	pool    pool
+	ids     ids
+	metrics *metrics
+	scrape  http.Handler
+	bodies  memory
 
 	running  running
 	draining atomic.Bool
 	life     context.Context // ends with the drain: what still runs then ends with it
 	end      context.CancelCauseFunc
 	watchers sync.WaitGroup
+	roads    []*road
 	unwatch  context.CancelFunc
 }
 
@@ -52,21 +53,33 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
 	}
-	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), transport: newTransport(cfg)}
-	g.unpooled = newTransport(cfg)
-	g.unpooled.DisableKeepAlives = true
+	if cfg.SessionHeader == "" {
+		cfg.SessionHeader = "X-Session-Id"
+	}
+	if cfg.PrefixBytes == 0 {
+		cfg.PrefixBytes = 1024
+	}
+	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), bodies: memory{max: cfg.BodyMemory}}
+	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], cap: cfg.MaxInFlight, running: map[uint64]int{}, models: map[string]bool{}}
+	g.pool.line = line{max: cfg.MaxWaiting, limit: cfg.MaxWait, rows: map[rowKey]*row{}, gauge: g.metrics.line}
 	g.scrape = g.metrics.handler()
 	g.life, g.end = context.WithCancelCause(context.Background())
 	var watching context.Context
 	watching, g.unwatch = context.WithCancel(context.Background())
-	for _, s := range cfg.Backends {
-		u, _ := ParseBackend(s) // validated above
-		b := &backend{url: u, name: u.Host, state: unknown}
-		g.pool.backends = append(g.pool.backends, b)
-		g.metrics.introduceBackend(b.name)
-	}
-	for _, b := range g.pool.backends {
-		g.watchers.Go(func() { g.watch(watching, b) })
+	shared := newRoad(cfg, "")
+	for _, text := range cfg.Backends {
+		src, _ := parseSource(text) // validated above
+		s := &place{source: src, text: text, weight: max(cfg.Weights[text], 1), road: shared}
+		g.roads = append(g.roads, s.road)
+		if found, fixed := src.fixed(); fixed {
+			g.update(watching, s, found)
+			continue
+		}
+		if name := src.tlsName(); name != "" {
+			s.road = newRoad(cfg, name)
+			g.roads = append(g.roads, s.road)
+		}
+		g.watchers.Go(func() { g.follow(watching, s) })
 	}
 	return g, nil
 }
@@ -149,11 +162,13 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 		g.upgrade(rec, c, r)
 		return
 	}
-	if rt.path == modelsPath && r.Method == http.MethodGet && len(g.pool.backends) > 1 {
+	if rt.path == modelsPath && r.Method == http.MethodGet && (len(g.cfg.Aliases) > 0 || !g.single()) {
 		g.serveModels(rec, c)
 		return
 	}
+	comments := g.comment(rec, c)
 	a, err := g.forward(rec, c)
+	comments.stop()
 	if err != nil {
 		g.refuse(rec, err)
 		return
@@ -171,13 +186,16 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
 		return nil, errBadQuery
 	}
-	body, err := readBody(ctx, rec.w, r, g.cfg.MaxBody)
+	body, err := readBody(ctx, rec.w, r, g.cfg.MaxBody, &g.bodies)
 	if err != nil {
 		return nil, err
 	}
-	rec.read = time.Now()
+	rec.body, rec.read = body, time.Now()
 	c := &call{ctx: ctx, method: r.Method, target: rec.route.target(r.URL.EscapedPath()), query: r.URL.RawQuery, body: body}
 	c.header = backendHeader(r, rec.id)
+	if c.want, err = wanted(r); err != nil {
+		return nil, err
+	}
 
 	var asked openai.Request
 	if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "multipart/form-data") {
@@ -185,7 +203,21 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	} else {
 		asked = openai.Peek(body.data)
 	}
-	rec.name(asked.Model)
+	model := g.resolve(asked.Model)
+	if model != asked.Model {
+		body.data = asked.WithModel(body.data, model)
+		asked = openai.Peek(body.data)
+	}
+	rec.name(model)
+	c.want.model = model
+	if err := g.check(ctx, model); err != nil {
+		return nil, err
+	}
+	c.want.key = g.key(r, model, asked)
+	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" {
+		c.want.home = g.home(c, id)
+	}
+	c.stream = asked.Stream && rec.route.dialect != openai.Other
 	if rec.route.usage {
 		body.data, c.asked = asked.AskForUsage(body.data)
 	}
@@ -222,4 +254,9 @@ func reset(w http.ResponseWriter) {
 		tcp.SetLinger(0)
 	}
 	conn.Close()
+}
+
+// single reports whether there is one backend, and will be no other.
+func (g *Gateway) single() bool {
+	return len(g.roads) == 1 && len(g.cfg.Backends) == 1
 }

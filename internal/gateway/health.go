@@ -31,7 +31,7 @@ func (g *Gateway) watch(ctx context.Context, b *backend) {
 			wait = probeDownEvery
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(jitter(wait)):
 		case <-ctx.Done():
 		}
 	}
@@ -55,8 +55,8 @@ func (g *Gateway) probe(ctx context.Context, b *backend) error {
 	return nil
 }
 
-// learnModels reads the backend's model list, for the labels of metrics. A
-// failure leaves the list as it was.
+// learnModels reads the backend's model list, for routing and for the labels of
+// metrics. A failure leaves the list as it was.
 func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 	body, err := g.get(ctx, b, modelsPath)
 	if err != nil {
@@ -90,7 +90,8 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	resp, err := g.transport.RoundTrip(r)
+	r.Host = b.host
+	resp, err := b.road.pooled.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
@@ -102,15 +103,15 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 }
 
 func (g *Gateway) setUp(b *backend) {
-	g.metrics.backendUp.WithLabelValues(b.name).Set(1)
-	if g.pool.set(b, up, "") {
+	if g.pool.setState(b, up, "") {
+		g.metrics.backendUp.WithLabelValues(b.name).Set(1)
 		g.cfg.Log.Info("backend is up", "backend", b.name)
 	}
 }
 
 func (g *Gateway) setDown(b *backend, why error) {
-	g.metrics.backendUp.WithLabelValues(b.name).Set(0)
-	if g.pool.set(b, down, why.Error()) {
+	if g.pool.setState(b, down, why.Error()) {
+		g.metrics.backendUp.WithLabelValues(b.name).Set(0)
 		g.cfg.Log.Warn("backend is down", "backend", b.name, "error", why)
 	}
 }
@@ -133,15 +134,24 @@ func (g *Gateway) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := struct {
 		Status   string `json:"status"`
+		Waiting  int    `json:"waiting"`
 		Backends []view `json:"backends"`
-	}{Status: "unavailable"}
+	}{Status: "unavailable", Backends: []view{}}
 
 	g.pool.mu.Lock()
+	answer.Waiting = g.pool.line.total()
 	for _, b := range g.pool.backends {
+		if b.gone {
+			continue
+		}
 		if b.state == up {
 			answer.Status = "ok"
 		}
-		answer.Backends = append(answer.Backends, view{b.name, b.state, b.inFlight, append([]string{}, b.models...), b.trouble})
+		v := view{b.name, b.state, b.inFlight, append([]string{}, b.models...), b.trouble}
+		if b.passive.times > 0 {
+			v.State, v.Trouble = "ejected", "requests have failed; from time to time one tries it"
+		}
+		answer.Backends = append(answer.Backends, v)
 	}
 	g.pool.mu.Unlock()
 

@@ -36,14 +36,18 @@ type metrics struct {
 	gap              *prometheus.HistogramVec
 	duration         *prometheus.HistogramVec
 	waiting          prometheus.Histogram
+	line             prometheus.Gauge
+	refused          *prometheus.CounterVec
 	overhead         prometheus.Histogram
 	promptTokens     *prometheus.CounterVec
 	completionTokens *prometheus.CounterVec
 	cancelled        *prometheus.CounterVec
 	retries          prometheus.Counter
+	retriesWithheld  prometheus.Counter
 	upstreamErrors   *prometheus.CounterVec
 	inFlight         *prometheus.GaugeVec
 	backendUp        *prometheus.GaugeVec
+	ejections        *prometheus.CounterVec
 }
 
 func newMetrics(version string) *metrics {
@@ -56,19 +60,27 @@ func newMetrics(version string) *metrics {
 	m.gap = m.histograms("inter_token_latency_seconds", "Time between one token-bearing event of a stream and the next, in seconds.", gapBuckets, "model", "backend")
 	m.duration = m.histograms("request_duration_seconds", "Time from a request's headers to its end, in seconds.", durationBuckets, "model", "backend")
 	m.waiting = m.histogram("waiting_seconds", "Time from a request having been read to its being sent to the backend that answered it, in seconds.", waitingBuckets)
+	m.line = m.gauge("waiting_line", "Requests that wait for a backend to have room, now.")
+	m.refused = m.counters("refused_requests_total", "Requests refused for want of room, by reason.", "reason")
 	m.overhead = m.histogram("overhead_seconds", "Time that the gateway itself added before the first byte of an answer, in seconds.", overheadBuckets)
 	m.promptTokens = m.counters("prompt_tokens_total", "Tokens of prompts, as the engine counted them.", "model", "backend")
 	m.completionTokens = m.counters("completion_tokens_total", "Tokens generated, as the engine counted them.", "model", "backend")
 	m.cancelled = m.counters("cancelled_requests_total", "Requests whose client left, by phase: before or after the first byte of the answer.", "phase")
 	m.retries = m.counter("retries_total", "Requests sent to a second backend because the first one failed before its first token.")
+	m.retriesWithheld = m.counter("retries_withheld_total", "Failed requests not sent to a second backend because second backends have failed too of late.")
 	m.upstreamErrors = m.counters("upstream_errors_total", "Failures of backends, by cause; one for each attempt.", "backend", "cause")
 	m.inFlight = m.gauges("backend_in_flight", "Requests running on the backend, by the gateway's own count.", "backend")
 	m.backendUp = m.gauges("backend_up", "1 while the backend is usable, else 0.", "backend")
+
+	m.ejections = m.counters("backend_ejections_total", "Times that a backend was passed over for failing requests which another one could answer.", "backend")
 
 	build := m.gauges("build_info", "Always 1; the labels tell version and Go release.", "version", "goversion")
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	for _, phase := range []string{beforeFirstByte, afterFirstByte} {
 		m.cancelled.WithLabelValues(phase)
+	}
+	for _, reason := range []string{lineFull, lineTooLong, noMemory} {
+		m.refused.WithLabelValues(reason)
 	}
 	m.registry.MustRegister(m.own...)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -89,8 +101,20 @@ func (m *metrics) introduce(model, backend string) {
 func (m *metrics) introduceBackend(backend string) {
 	m.inFlight.WithLabelValues(backend).Set(0)
 	m.backendUp.WithLabelValues(backend).Set(0)
+	m.ejections.WithLabelValues(backend)
 	for _, cause := range causes {
 		m.upstreamErrors.WithLabelValues(backend, cause)
+	}
+}
+
+// forget drops all that is counted of one backend.
+func (m *metrics) forget(backend string) {
+	for _, c := range m.own {
+		if v, ok := c.(interface {
+			DeletePartialMatch(prometheus.Labels) int
+		}); ok {
+			v.DeletePartialMatch(prometheus.Labels{"backend": backend})
+		}
 	}
 }
 

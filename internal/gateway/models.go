@@ -15,7 +15,7 @@ import (
 func (g *Gateway) serveModels(rec *record, c *call) {
 	backends := g.pool.usable()
 	if len(backends) == 0 {
-		backends = g.pool.backends // as on every other path
+		backends = g.pool.all() // as on every other path
 	}
 	answers := make([]*modelList, len(backends))
 	var wg sync.WaitGroup
@@ -28,7 +28,7 @@ func (g *Gateway) serveModels(rec *record, c *call) {
 		g.refuse(rec, err)
 		return
 	}
-	body, refusal := union(answers)
+	body, refusal := union(answers, g.cfg.Aliases)
 	switch {
 	case body != nil:
 		rec.w.Header().Set("Content-Type", "application/json")
@@ -58,7 +58,7 @@ type modelList struct {
 func (g *Gateway) askModels(c *call, b *backend) *modelList {
 	ctx, cancel := context.WithTimeout(c.ctx, probeTimeout)
 	defer cancel()
-	resp, err := g.transport.RoundTrip(c.to(ctx, b))
+	resp, err := b.road.pooled.RoundTrip(c.to(ctx, b))
 	if err == nil {
 		defer resp.Body.Close()
 		if resp.StatusCode < 200 {
@@ -77,7 +77,7 @@ func (g *Gateway) askModels(c *call, b *backend) *modelList {
 
 // union lays the lists together: each model once, as the first backend that has
 // it describes it. Without any list it gives the first refusal, if there is one.
-func union(answers []*modelList) (body []byte, refusal *modelList) {
+func union(answers []*modelList, aliases map[string]string) (body []byte, refusal *modelList) {
 	all := struct {
 		Object string            `json:"object"`
 		Data   []json.RawMessage `json:"data"`
@@ -109,6 +109,12 @@ func union(answers []*modelList) (body []byte, refusal *modelList) {
 				seen[model.ID] = true
 				all.Data = append(all.Data, m)
 			}
+		}
+	}
+	for _, alias := range sorted(aliases) {
+		if model := aliases[alias]; seen[model] && !seen[alias] {
+			m, _ := json.Marshal(map[string]string{"id": alias, "object": "model", "owned_by": "vllm-gateway", "root": model})
+			all.Data = append(all.Data, m)
 		}
 	}
 	if !listed {

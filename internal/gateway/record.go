@@ -21,13 +21,16 @@ type record struct {
 	// http10: the client cannot tell a cut body from a whole one by its framing.
 	http10 bool
 
-	model   string // as the client named it
-	label   string // the same, if a backend lists it; never a client's invention
-	backend string // the last one tried
+	model    string // as the client named it
+	label    string // the same, if a backend lists it; never a client's invention
+	backend  string // the last one tried
+	attempts int
+	inLine   time.Duration // spent waiting for a backend with room
+	body     *payload      // nil until the request has been read
 
-	read  time.Time // the request was read whole
-	sent  time.Time // the first attempt was sent
-	first time.Time // the first token, of a stream
+	read  time.Time     // the request was read whole
+	own   time.Duration // from there to the first attempt, without the line
+	first time.Time     // the first token, of a stream
 	usage openai.Usage
 
 	outcome  outcome
@@ -82,7 +85,7 @@ func (rec *record) firstToken(at time.Time) {
 func (rec *record) begun(a *answer) {
 	queued := a.sent.Sub(rec.read)
 	rec.g.metrics.waiting.Observe(queued.Seconds())
-	rec.g.metrics.overhead.Observe((rec.sent.Sub(rec.read) + time.Since(a.ready)).Seconds())
+	rec.g.metrics.overhead.Observe((rec.own + time.Since(a.ready)).Seconds())
 }
 
 // usageOf takes over what the answer has said of its cost.
@@ -132,6 +135,7 @@ func (rec *record) release() {
 }
 
 func (rec *record) end() {
+	rec.body.drop()
 	m, took := rec.g.metrics, time.Since(rec.start)
 	rec.release()
 	m.queueDepth.Dec()
@@ -182,6 +186,12 @@ func (rec *record) log(took time.Duration) {
 		slog.Int("status", rec.w.status),
 		slog.String("outcome", string(rec.outcome)),
 		slog.Float64("duration_s", took.Seconds()),
+	}
+	if rec.inLine > 0 {
+		attrs = append(attrs, slog.Float64("waited_s", rec.inLine.Seconds()))
+	}
+	if rec.attempts > 1 {
+		attrs = append(attrs, slog.Int("attempts", rec.attempts))
 	}
 	if !rec.first.IsZero() {
 		attrs = append(attrs, slog.Float64("ttft_s", rec.first.Sub(rec.start).Seconds()))

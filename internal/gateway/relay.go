@@ -31,6 +31,9 @@ func (a *answer) relay(w *writer) error {
 }
 
 func (a *answer) relayAll(dog *watchdog) error {
+	if dog.w.begun && !a.isStream() {
+		return a.asEvent(dog)
+	}
 	a.writeHead(dog.w)
 	if a.eof || a.isStream() && a.stream.ended {
 		a.rec.release()

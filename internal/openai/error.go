@@ -77,3 +77,34 @@ func typeOf(status int) string {
 	}
 	return "BadRequestError"
 }
+
+// ReadError gives the error that a JSON body of some status reports, as far as it
+// does: bodies of vLLM differ in shape (an object, a flat one in old versions, a
+// string).
+func ReadError(status int, body []byte) Error {
+	e := NewError(status, http.StatusText(status))
+	var outer struct {
+		Error   json.RawMessage
+		Message string
+	}
+	if json.Unmarshal(body, &outer) != nil {
+		return e
+	}
+	var inner struct {
+		Message, Type string
+		Param         *string
+	}
+	var text string
+	switch {
+	case json.Unmarshal(outer.Error, &inner) == nil && inner.Message != "":
+		e.Message, e.Param = inner.Message, inner.Param
+		if inner.Type != "" {
+			e.Type = inner.Type
+		}
+	case json.Unmarshal(outer.Error, &text) == nil && text != "":
+		e.Message = text
+	case outer.Message != "":
+		e.Message = outer.Message
+	}
+	return e
+}

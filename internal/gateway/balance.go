@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// choice is what a policy chooses from.
+type choice struct {
+	free []*backend // equally good, and none of them full; at least one
+	// inFlight and weight are the sums over these and over those that are as good
+	// and full.
+	inFlight, weight int
+	key              uint64 // see want
+}
+
+// policy chooses one of the free backends. The pool is locked meanwhile.
+type policy func(*choice) *backend
+
+// Routing policies, by the name that --routing takes.
+const (
+	LeastInFlight = "least-in-flight"
+	RoundRobin    = "round-robin"
+	PowerOfTwo    = "power-of-two"
+	Session       = "session"
+	Prefix        = "prefix"
+)
+
+var policies = map[string]policy{
+	LeastInFlight: leastInFlight,
+	RoundRobin:    roundRobin,
+	PowerOfTwo:    powerOfTwo,
+	Session:       byHash, // the two differ in what the key is made of
+	Prefix:        byHash,
+}
+
+// Policies gives the names of all routing policies, sorted.
+func Policies() []string { return slices.Sorted(maps.Keys(policies)) }
+
+// leastInFlight goes by our own count: what a server says of its queue lags by
+// seconds. Equals share, the longest unused first.
+func leastInFlight(c *choice) *backend {
+	if !sameWeight(c.free) {
+		return byWeight(c.free, func(b *backend) float64 { return float64(b.weight) / float64(b.inFlight+1) })
+	}
+	return slices.MinFunc(c.free, func(a, b *backend) int {
+		return cmp.Or(cmp.Compare(a.inFlight, b.inFlight), cmp.Compare(a.turn, b.turn))
+	})
+}
+
+func roundRobin(c *choice) *backend {
+	return byWeight(c.free, func(b *backend) float64 { return float64(b.weight) })
+}
+
+// powerOfTwo takes the better of two at random. Where many gateways share the
+// backends, it keeps them from all taking the one that looks least loaded.
+func powerOfTwo(c *choice) *backend {
+	a := atRandom(c.free)
+	if len(c.free) == 1 {
+		return a
+	}
+	b := atRandom(c.free)
+	for b == a {
+		b = c.free[rand.IntN(len(c.free))]
+	}
+	if float64(b.inFlight+1)/float64(b.weight) < float64(a.inFlight+1)/float64(a.weight) {
+		return b
+	}
+	return a
+}
+
+// atRandom draws one with a chance that goes by weight.
+func atRandom(from []*backend) *backend {
+	total := 0
+	for _, b := range from {
+		total += b.weight
+	}
+	at := rand.IntN(total)
+	for _, b := range from {
+		if at -= b.weight; at < 0 {
+			return b
+		}
+	}
+	panic("unreachable: weights are positive")
+}
+
+// Bounds of a backend's load under byHash, from the comparison in
+// docs/routing.md.
+const (
+	// maxLoad times the mean of all is as much as a key brings a backend.
+	maxLoad = 1.25
+	// minLoad is what a backend may have in flight whatever the mean is: with few
+	// requests about, one more is a multiple of it, and no load.
+	minLoad = 4
+)
+
+// byHash takes the backend that the key belongs to, so that prompts which begin
+// alike meet the same prefix cache; or, while that one has more than its share of
+// the load, the next that the key belongs to. Of every key all gateways make the
+// same order of backends (rendezvous hashing: each key has an order of its own, so
+// what one backend cannot take spreads over all others, and a backend that comes
+// or goes moves its own keys only).
+func byHash(c *choice) *backend {
+	if c.key == 0 {
+		return leastInFlight(c)
+	}
+	share := maxLoad * float64(c.inFlight+1) / float64(c.weight)
+	var best *backend
+	var top float64
+	for _, b := range c.free {
+		if float64(b.inFlight+1) > max(share*float64(b.weight), minLoad) {
+			continue
+		}
+		if s := score(c.key, b); best == nil || s > top {
+			best, top = b, s
+		}
+	}
+	if best == nil { // the others are full
+		return leastInFlight(c)
+	}
+	return best
+}
+
+// score is between 0 and 1, and the higher weight's is the highest as often as
+// its share says.
+func score(key uint64, b *backend) float64 {
+	u := (float64(mix(key^b.hash)>>11) + 0.5) / (1 << 53)
+	if b.weight == 1 {
+		return u
+	}
+	return math.Pow(u, 1/float64(b.weight))
+}
+
+// byWeight is nginx's smooth round robin: each turn everybody gains its weight,
+// and the richest pays for all.
+func byWeight(from []*backend, weight func(*backend) float64) *backend {
+	var best *backend
+	total := 0.0
+	for _, b := range from {
+		w := weight(b)
+		total += w
+		b.credit += w
+		if best == nil || b.credit > best.credit {
+			best = b
+		}
+	}
+	best.credit -= total
+	return best
+}
+
+func sameWeight(backends []*backend) bool {
+	for _, b := range backends {
+		if b.weight != backends[0].weight {
+			return false
+		}
+	}
+	return true
+}
+
+// hash is FNV-1a: every gateway must come to the same.
+func hash(h uint64, b []byte) uint64 {
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
+const hashSeed uint64 = 14695981039346656037
+
+// mix spreads what differs in a few bits over all (the end of splitmix64).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+)
+
+const (
+	// lookupEvery is the time between two looks at a name in DNS. Go's resolver
+	// does not tell how long an answer is good for; Kubernetes says 5 s of its own
+	// names.
+	lookupEvery = 5 * time.Second
+	// lookupTimeout ends a look that hangs.
+	lookupTimeout = 5 * time.Second
+	// forgetAfter is how long the series of a backend that has gone stay, so that
+	// what they have counted last is scraped.
+	forgetAfter = 10 * time.Minute
+)
+
+// road is how to get to the backends of a source.
+type road struct {
+	pooled   *http.Transport
+	unpooled *http.Transport // the same, with a connection for each request
+}
+
+// newRoad makes a road. serverName is what TLS certificates must be for; "" is
+// the host of the URL.
+func newRoad(cfg Config, serverName string) *road {
+	r := &road{newTransport(cfg), newTransport(cfg)}
+	r.unpooled.DisableKeepAlives = true
+	if serverName != "" {
+		for _, t := range []*http.Transport{r.pooled, r.unpooled} {
+			t.TLSClientConfig = &tls.Config{ServerName: serverName}
+		}
+	}
+	return r
+}
+
+// place is one --backend and what is known of it.
+type place struct {
+	source
+	text   string // as it was given
+	weight int
+	road   *road
+}
+
+// follow looks up a source until ctx ends, and keeps the pool up to date. What
+// runs on a backend that is no longer named goes on. A look that brings nothing
+// changes nothing: whether the backends that are known live, their probes say.
+func (g *Gateway) follow(ctx context.Context, s *place) {
+	failing := false
+	for {
+		looking, cancel := context.WithTimeout(ctx, lookupTimeout)
+		found, err := s.lookup(looking, g.cfg.Resolver)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !failing {
+				g.cfg.Log.Warn("backends not found; those known stay", "source", s.text, "error", err)
+			}
+		default:
+			if failing {
+				g.cfg.Log.Info("backends found again", "source", s.text, "backends", len(found))
+			}
+			g.update(ctx, s, found)
+		}
+		failing = err != nil
+		g.forget()
+		select {
+		case <-time.After(jitter(lookupEvery)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// jitter is a time between 90 and 110 % of d: many gateways are not to ask in
+// step.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)/5*float64(d))
+}
+
+// update takes the backends of a source as they are now.
+func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
+	p := &g.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range found {
+		b := p.find(e.name)
+		switch {
+		case b == nil:
+			b = &backend{name: e.name, url: e.url, host: e.host, hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown}
+			p.add(b)
+			g.metrics.introduceBackend(b.name)
+			g.attend(ctx, s, b)
+		case b.gone:
+			b.gone, b.state = false, unknown
+			g.attend(ctx, s, b)
+		case b.of != s: // another source has named it first
+			continue
+		}
+		b.weight = e.weight * s.weight
+	}
+	for _, b := range p.backends {
+		if b.of == s && !b.gone && !slices.ContainsFunc(found, func(e endpoint) bool { return e.name == b.name }) {
+			b.gone, b.goneAt = true, time.Now()
+			b.stop()
+			g.metrics.backendUp.WithLabelValues(b.name).Set(0)
+			g.cfg.Log.Info("backend is no longer named", "source", s.text, "backend", b.name, "in_flight", b.inFlight)
+		}
+	}
+	p.callAll()
+	p.sendAway()
+}
+
+// attend begins to probe a backend.
+func (g *Gateway) attend(ctx context.Context, s *place, b *backend) {
+	b.of = s
+	if _, fixed := s.fixed(); !fixed {
+		g.cfg.Log.Info("backend found", "source", s.text, "backend", b.name)
+	}
+	watching, stop := context.WithCancel(ctx)
+	b.stop = stop
+	g.watchers.Go(func() { g.watch(watching, b) })
+}
+
+// forget drops what has gone long ago: a cluster gives each pod a new address, and
+// series are kept for ever.
+func (g *Gateway) forget() {
+	p := &g.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.backends = slices.DeleteFunc(p.backends, func(b *backend) bool {
+		old := b.gone && b.inFlight == 0 && time.Since(b.goneAt) >= forgetAfter
+		if old {
+			g.metrics.forget(b.name)
+		}
+		return old
+	})
+}

@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// maxStrikes failures in a row eject a backend.
+	maxStrikes = 3
+	// The first time it is passed over for ejectFirst, then for twice as long, up
+	// to ejectMost: each a quarter more or less, so that gateways do not come back
+	// to it together.
+	ejectFirst = time.Second
+	ejectMost  = 30 * time.Second
+)
+
+// ejection is for a backend that answers /health and fails requests. For a while
+// it is passed over; then one request at a time tries it.
+//
+// It is guarded by pool.mu.
+type ejection struct {
+	strikes int
+	times   int // in a row
+	until   time.Time
+	trial   bool // a request is trying it
+}
+
+// holds reports whether the backend is to be passed over.
+func (e *ejection) holds(now time.Time) bool {
+	return e.times > 0 && (e.trial || now.Before(e.until))
+}
+
+// try is told of each lease, and reports whether it is a trial.
+func (e *ejection) try() bool {
+	if e.times == 0 || e.trial {
+		return false
+	}
+	e.trial = true
+	return true
+}
+
+// tried ends a trial, whatever it has shown.
+func (e *ejection) tried() { e.trial = false }
+
+func (e *ejection) succeed() { e.strikes, e.times = 0, 0 }
+
+// strike notes a failure, and reports whether it calls for ejection.
+func (e *ejection) strike() bool {
+	e.strikes++
+	return e.strikes >= maxStrikes || e.times > 0
+}
+
+func (e *ejection) eject(now time.Time) time.Duration {
+	hold := min(ejectFirst<<min(e.times, 10), ejectMost)
+	hold += time.Duration((rand.Float64() - 0.5) / 2 * float64(hold))
+	e.times++
+	e.strikes = 0
+	e.until = now.Add(hold)
+	return hold
+}
+
+// answered notes that a backend has answered a request, and that those which have
+// failed with it before are to blame for that: only now is it known that it was
+// not the request.
+func (p *pool) answered(b *backend, failed []*backend) (out map[*backend]time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.budget.succeed()
+	b.passive.succeed()
+	for _, f := range failed {
+		if f != b && f.passive.strike() && p.mayEject(f) {
+			if out == nil {
+				out = map[*backend]time.Duration{}
+			}
+			out[f] = f.passive.eject(time.Now())
+		}
+	}
+	return out
+}
+
+// mayEject: at most half of the backends that have the same models, so never the
+// last one.
+func (p *pool) mayEject(b *backend) bool {
+	alike, gone := 0, 0
+	for _, other := range p.backends {
+		if other.gone || other.state == down || !p.alike(b, other) {
+			continue
+		}
+		alike++
+		if other != b && other.passive.times > 0 {
+			gone++
+		}
+	}
+	return 2*(gone+1) <= alike
+}
+
+// alike reports whether two backends have a model in common, as far as is known.
+func (p *pool) alike(a, b *backend) bool {
+	if len(a.models) == 0 || len(b.models) == 0 {
+		return true
+	}
+	for _, m := range a.models {
+		if b.serves[m] {
+			return true
+		}
+	}
+	return false
+}

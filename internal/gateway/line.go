@@ -1,0 +1,350 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// priority says how much a request matters.
+type priority int
+
+const (
+	high priority = iota
+	normal
+	low
+	levels
+)
+
+var priorities = map[string]priority{"high": high, "normal": normal, "low": low}
+
+// share says how many turns each priority gets while all of them wait. None
+// gets nothing: what is only unimportant is not never.
+var share = [levels]float64{high: 16, normal: 4, low: 1}
+
+// line is where requests wait while all backends that could take them are full.
+// It is not one row: each caller has its own in each priority, and whose turn it is
+// is decided when a backend becomes free. First the priority, by shares; then the
+// caller that has the least running; then who came first.
+//
+// It is guarded by pool.mu.
+type line struct {
+	max    int           // requests in it
+	limit  time.Duration // that one waits; 0: none
+	rows   map[rowKey]*row
+	length [levels]int
+	passed [levels]float64 // turns that a priority has had, over its share
+	seq    int
+	gauge  interface{ Set(float64) }
+}
+
+type rowKey struct {
+	priority priority
+	caller   uint64
+}
+
+type row struct{ waiters []*waiter }
+
+// waiter is one request in the line.
+type waiter struct {
+	want
+	tried  []*backend
+	seq    int
+	called chan *lease // has room for one
+	sent   error       // why it must go, if called is closed
+}
+
+// waitError is a request that the line did not take, or did not keep.
+type waitError struct {
+	why   string
+	own   bool          // the caller fills the line by itself
+	retry time.Duration // by then it may be worth another try
+}
+
+func (e *waitError) Error() string { return e.why }
+
+// Reasons of gateway_refused_requests_total.
+const (
+	lineFull    = "line_full"
+	lineTooLong = "wait_too_long"
+	noMemory    = "no_memory"
+)
+
+// lease takes a backend for a request, and waits for one if need be; it says how
+// long. The error is errNoBackend, a *waitError, or why ctx has ended.
+func (p *pool) lease(ctx context.Context, w *want, tried []*backend) (l *lease, waited time.Duration, err error) {
+	p.mu.Lock()
+	l, best := p.take(w, tried)
+	var me *waiter
+	switch {
+	case l != nil:
+	case best == useless:
+		err = errNoBackend
+	default:
+		me, err = p.join(w, tried)
+	}
+	p.mu.Unlock()
+	if me == nil {
+		return l, 0, err
+	}
+	began := time.Now()
+	l, err = p.wait(ctx, me)
+	return l, time.Since(began), err
+}
+
+// wait is until a request in the line is called up, or must go.
+func (p *pool) wait(ctx context.Context, me *waiter) (*lease, error) {
+	var err error
+	var late <-chan time.Time
+	if p.line.limit > 0 {
+		timer := time.NewTimer(p.line.limit)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case l, ok := <-me.called:
+		if !ok {
+			return nil, me.sent
+		}
+		return l, nil
+	case <-late:
+		err = &waitError{why: lineTooLong}
+	case <-ctx.Done():
+		err = blame(ctx, ctx.Err())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.line.leave(me) { // called, or sent away, at this very moment
+		l, ok := <-me.called
+		if ok && ctx.Err() == nil {
+			return l, nil
+		}
+		if ok {
+			p.mu.Unlock()
+			l.release()
+			p.mu.Lock()
+		}
+	}
+	if refused, ok := err.(*waitError); ok {
+		refused.retry = p.expect(&me.want, p.line.ahead(&me.want))
+	}
+	return nil, err
+}
+
+// join puts a request at the end of its row. A full line has room for a caller who
+// has less in it than another: the one with the most loses its last.
+func (p *pool) join(w *want, tried []*backend) (*waiter, error) {
+	ahead := p.line.ahead(w)
+	wait := p.expect(w, ahead)
+	if p.line.limit > 0 && wait > p.line.limit {
+		return nil, &waitError{why: lineTooLong, retry: wait - p.line.limit}
+	}
+	if p.line.total() >= p.line.max {
+		last := p.line.greediest(w)
+		if last == nil {
+			return nil, &waitError{why: lineFull, own: p.line.of(w.caller) > 0, retry: wait}
+		}
+		p.line.leave(last)
+		last.sent = &waitError{why: lineFull, own: true, retry: wait}
+		close(last.called)
+	}
+	return p.line.enter(w, tried), nil
+}
+
+// expect gives how long a request waits at the least with so many ahead of it, as
+// backends have worked of late; 0 where nothing is known of that.
+func (p *pool) expect(w *want, ahead int) time.Duration {
+	rate := 0.0 // leases that end, a second
+	for _, b := range p.backends {
+		if p.rank(b, w, nil) == useless {
+			continue
+		}
+		if b.service == 0 {
+			return 0
+		}
+		rate += float64(p.cap) / b.service
+	}
+	if rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(ahead) / rate * float64(time.Second))
+}
+
+// callUp gives a backend that has become free to those whose turn it is.
+func (p *pool) callUp(b *backend) {
+	for p.line.total() > 0 && p.isFree(b) {
+		next := p.line.next(p.running, func(w *waiter) bool {
+			r := p.rank(b, &w.want, w.tried)
+			return r != useless && (r == fit || r == p.best(&w.want, w.tried))
+		})
+		if next == nil {
+			return
+		}
+		p.line.serve(next)
+		next.called <- p.give(b, &next.want)
+	}
+}
+
+// callAll does the same for all backends, after something has changed.
+func (p *pool) callAll() {
+	for _, b := range p.backends {
+		p.callUp(b)
+	}
+}
+
+func (l *line) total() int { return l.length[high] + l.length[normal] + l.length[low] }
+
+// all gives the requests in the line, in no order.
+func (l *line) all() (waiters []*waiter) {
+	for _, r := range l.rows {
+		waiters = append(waiters, r.waiters...)
+	}
+	return waiters
+}
+
+// of counts what a caller has in the line.
+func (l *line) of(caller uint64) (n int) {
+	for c := range levels {
+		if r := l.rows[rowKey{c, caller}]; r != nil {
+			n += len(r.waiters)
+		}
+	}
+	return n
+}
+
+// ahead gives how many will at the least be served before a request that comes
+// now. Of those of lower priorities that is none; and of each caller no more than
+// this one has itself, since they take turns.
+func (l *line) ahead(w *want) (n int) {
+	mine := 0
+	if r := l.rows[rowKey{w.priority, w.caller}]; r != nil {
+		mine = len(r.waiters)
+	}
+	for key, r := range l.rows {
+		switch {
+		case key.priority > w.priority:
+		case key.caller == w.caller:
+			n += len(r.waiters)
+		default:
+			n += min(len(r.waiters), mine)
+		}
+	}
+	return n
+}
+
+func (l *line) enter(w *want, tried []*backend) *waiter {
+	if l.length[w.priority] == 0 { // a priority that was away has saved up no turns
+		least := math.Inf(1)
+		for c := range levels {
+			if l.length[c] > 0 {
+				least = min(least, l.passed[c])
+			}
+		}
+		if !math.IsInf(least, 1) {
+			l.passed[w.priority] = max(l.passed[w.priority], least)
+		}
+	}
+	l.seq++
+	me := &waiter{want: *w, tried: slices.Clone(tried), seq: l.seq, called: make(chan *lease, 1)}
+	if len(tried) > 0 {
+		me.seq = 0 // it has waited before
+	}
+	key := rowKey{w.priority, w.caller}
+	r := l.rows[key]
+	if r == nil {
+		r = &row{}
+		l.rows[key] = r
+	}
+	if me.seq == 0 {
+		r.waiters = slices.Insert(r.waiters, 0, me)
+	} else {
+		r.waiters = append(r.waiters, me)
+	}
+	l.grow(w.priority, 1)
+	return me
+}
+
+// leave takes a request out of the line; false: it is not there any more.
+func (l *line) leave(w *waiter) bool {
+	key := rowKey{w.priority, w.caller}
+	r := l.rows[key]
+	if r == nil {
+		return false
+	}
+	i := slices.Index(r.waiters, w)
+	if i < 0 {
+		return false
+	}
+	if i == 0 {
+		r.waiters[0] = nil
+		r.waiters = r.waiters[1:]
+	} else {
+		r.waiters = slices.Delete(r.waiters, i, i+1)
+	}
+	if len(r.waiters) == 0 {
+		delete(l.rows, key)
+	}
+	l.grow(w.priority, -1)
+	return true
+}
+
+// serve takes out a request whose turn it is.
+func (l *line) serve(w *waiter) {
+	l.passed[w.priority] += 1 / share[w.priority]
+	l.leave(w)
+}
+
+func (l *line) grow(c priority, by int) {
+	l.length[c] += by
+	l.gauge.Set(float64(l.total()))
+}
+
+// next gives the request whose turn it is, of those that may go.
+func (l *line) next(running map[uint64]int, may func(*waiter) bool) *waiter {
+	var best [levels]*waiter
+	for key, r := range l.rows {
+		rival := best[key.priority]
+		if rival != nil && running[rival.caller] < running[key.caller] {
+			continue
+		}
+		for _, w := range r.waiters {
+			if rival != nil && running[rival.caller] == running[key.caller] && rival.seq < w.seq {
+				break
+			}
+			if may(w) {
+				best[key.priority] = w
+				break
+			}
+		}
+	}
+	var next *waiter
+	for _, w := range best {
+		if w != nil && (next == nil || l.passed[w.priority] < l.passed[next.priority]) {
+			next = w
+		}
+	}
+	return next
+}
+
+// greediest gives the last request of the caller that has the most in the line, if
+// that is more than w's caller would have, and w is not less important.
+func (l *line) greediest(w *want) *waiter {
+	var most *row
+	for key, r := range l.rows {
+		if key.priority >= w.priority && key.caller != w.caller && (most == nil || len(r.waiters) > len(most.waiters)) {
+			most = r
+		}
+	}
+	if most == nil || len(most.waiters) <= l.of(w.caller)+1 {
+		return nil
+	}
+	return most.waiters[len(most.waiters)-1]
+}
+
+// retryAfter gives whole seconds, at least one, and not so many that a client
+// stays away from servers that are idle again.
+func (e *waitError) retryAfter() string {
+	return fmt.Sprint(int(min(max(math.Ceil(e.retry.Seconds()), 1), 60)))
+}

@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"context"
+	"hash/maphash"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// wanted reads from a request's head who asks, and how much it matters.
+func wanted(r *http.Request) (w want, err error) {
+	w.caller, w.priority = callerOf(r), normal
+	if name := r.Header.Get("X-Priority"); name != "" {
+		var ok bool
+		if w.priority, ok = priorities[strings.ToLower(name)]; !ok {
+			return w, errPriority
+		}
+	}
+	return w, nil
+}
+
+var callerSeed = maphash.MakeSeed()
+
+// callerOf tells callers apart in the waiting line, and nowhere else: by the key
+// that they have for vLLM, or without one by their address.
+func callerOf(r *http.Request) uint64 {
+	for _, name := range []string{"Authorization", "X-Api-Key"} {
+		if key := r.Header.Get(name); key != "" {
+			return maphash.String(callerSeed, key)
+		}
+	}
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	return maphash.String(callerSeed, host)
+}
+
+// key says which backend a request belongs to, by the policies for which it
+// belongs to one.
+func (g *Gateway) key(r *http.Request, model string, asked openai.Request) uint64 {
+	if g.cfg.Routing != Session && g.cfg.Routing != Prefix {
+		return 0
+	}
+	of := []byte(r.Header.Get(g.cfg.SessionHeader))
+	if len(of) == 0 && g.cfg.Routing == Prefix {
+		of = asked.Prefix(g.cfg.PrefixBytes)
+	}
+	if len(of) == 0 {
+		return 0
+	}
+	return hash(hash(hashSeed, []byte(model+"\x00")), of) | 1
+}
+
+// resolve gives the model that a request is to get: what its alias stands for, and
+// while none of its backends is up, its fallback.
+func (g *Gateway) resolve(model string) string {
+	if of, ok := g.cfg.Aliases[model]; ok {
+		model = of
+	}
+	other, ok := g.cfg.Fallbacks[model]
+	if ok && g.pool.others(&want{model: model}, nil) >= dead && g.pool.others(&want{model: other}, nil) < dead {
+		return other
+	}
+	return model
+}
+
+// modelError is a model that no backend has.
+type modelError struct {
+	model string
+	there []string // those that there are
+}
+
+// maxNamed bounds the models that an error names.
+const maxNamed = 50
+
+// Error begins as vLLM's does.
+func (e *modelError) Error() string {
+	there := "Models here: " + strings.Join(e.there[:min(len(e.there), maxNamed)], ", ")
+	switch {
+	case len(e.there) == 0:
+		there = "There is no model here"
+	case len(e.there) > maxNamed:
+		there += ", … (GET /v1/models lists all)"
+	}
+	return "The model `" + clip(e.model) + "` does not exist. " + there + "."
+}
+
+func (e *modelError) body() openai.Error {
+	err := openai.NewError(http.StatusNotFound, e.Error())
+	param := "model"
+	err.Param = &param
+	return err
+}
+
+// relist is how old a backend's list of models may be when a model is refused:
+// adapters are loaded, and used at once.
+const relist = time.Second
+
+// check gives a *modelError if no backend has the model.
+func (g *Gateway) check(ctx context.Context, model string) error {
+	if model == "" || g.pool.mayHave(model) {
+		return nil
+	}
+	var wg sync.WaitGroup
+	asking, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, b := range g.pool.those(func(b *backend) bool { return b.state != down && time.Since(b.listed) >= relist }) {
+		wg.Go(func() { g.learnModels(asking, b) })
+	}
+	wg.Wait()
+	if g.pool.mayHave(model) {
+		return nil
+	}
+	return &modelError{model, g.models()}
+}
+
+// mayHave reports whether some backend lists the model, or does not say what it
+// has. (Where there is no backend at all, that is what there is to say.)
+func (p *pool) mayHave(model string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	none := true
+	for _, b := range p.backends {
+		if b.gone {
+			continue
+		}
+		none = false
+		if p.has(b, model) {
+			return true
+		}
+	}
+	return none
+}
+
+// models gives the names that can be asked for, sorted.
+func (g *Gateway) models() []string {
+	var there []string
+	for _, b := range g.pool.all() {
+		g.pool.mu.Lock()
+		there = append(there, b.models...)
+		g.pool.mu.Unlock()
+	}
+	for alias, model := range g.cfg.Aliases {
+		if slices.Contains(there, model) {
+			there = append(there, alias)
+		}
+	}
+	slices.Sort(there)
+	return slices.Compact(there)
+}
+
+// responseID gives the id of an answer that a path names.
+func responseID(rt route, escapedPath string) string {
+	before, after, ok := strings.Cut(rt.path, "{id}")
+	if !ok {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(escapedPath, before), after)
+}
