@@ -55,6 +55,7 @@ type pool struct {
 	backends []*backend
 	models   map[string]bool // that some backend has listed; see maxKnown
 	turn     int             // leases so far
+	seq      int             // requests so far
 	line     line
 	running  map[uint64]int // leases of each caller; kept where there is a cap
 	budget   budget
@@ -70,6 +71,7 @@ type want struct {
 	key      uint64
 	caller   uint64
 	priority priority
+	seq      int // orders requests as they came
 	// home is the only backend that will do; nil: any.
 	home *backend
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -36,7 +37,6 @@ type line struct {
 	rows   map[rowKey]*row
 	length [levels]int
 	passed [levels]float64 // turns that a priority has had, over its share
-	seq    int
 	gauge  interface{ Set(float64) }
 }
 
@@ -51,7 +51,6 @@ type row struct{ waiters []*waiter }
 type waiter struct {
 	want
 	tried  []*backend
-	seq    int
 	called chan *lease // has room for one
 	sent   error       // why it must go, if called is closed
 }
@@ -76,6 +75,10 @@ const (
 // long. The error is errNoBackend, a *waitError, or why ctx has ended.
 func (p *pool) lease(ctx context.Context, w *want, tried []*backend) (l *lease, waited time.Duration, err error) {
 	p.mu.Lock()
+	if w.seq == 0 {
+		p.seq++
+		w.seq = p.seq
+	}
 	l, best := p.take(w, tried)
 	var me *waiter
 	switch {
@@ -133,7 +136,8 @@ func (p *pool) wait(ctx context.Context, me *waiter) (*lease, error) {
 	return nil, err
 }
 
-// join puts a request at the end of its row. A full line has room for a caller who
+// join puts a request into its row: at the end, unless it has been tried before
+// and keeps its place. A full line has room for a caller who
 // has less in it than another: the one with the most loses its last.
 func (p *pool) join(w *want, tried []*backend) (*waiter, error) {
 	ahead := p.line.ahead(w)
@@ -246,22 +250,15 @@ func (l *line) enter(w *want, tried []*backend) *waiter {
 			l.passed[w.priority] = max(l.passed[w.priority], least)
 		}
 	}
-	l.seq++
-	me := &waiter{want: *w, tried: slices.Clone(tried), seq: l.seq, called: make(chan *lease, 1)}
-	if len(tried) > 0 {
-		me.seq = 0 // it has waited before
-	}
+	me := &waiter{want: *w, tried: slices.Clone(tried), called: make(chan *lease, 1)}
 	key := rowKey{w.priority, w.caller}
 	r := l.rows[key]
 	if r == nil {
 		r = &row{}
 		l.rows[key] = r
 	}
-	if me.seq == 0 {
-		r.waiters = slices.Insert(r.waiters, 0, me)
-	} else {
-		r.waiters = append(r.waiters, me)
-	}
+	i, _ := slices.BinarySearchFunc(r.waiters, me, func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) })
+	r.waiters = slices.Insert(r.waiters, i, me)
 	l.grow(w.priority, 1)
 	return me
 }
@@ -333,7 +330,10 @@ func (l *line) next(running map[uint64]int, may func(*waiter) bool) *waiter {
 func (l *line) greediest(w *want) *waiter {
 	var most *row
 	for key, r := range l.rows {
-		if key.priority >= w.priority && key.caller != w.caller && (most == nil || len(r.waiters) > len(most.waiters)) {
+		if key.priority < w.priority || key.caller == w.caller {
+			continue
+		}
+		if n, last := len(r.waiters), r.waiters[len(r.waiters)-1]; most == nil || n > len(most.waiters) || n == len(most.waiters) && last.seq > most.waiters[n-1].seq {
 			most = r
 		}
 	}
