@@ -1,23 +1,37 @@
 package openai
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"mime"
 	"mime/multipart"
-
-	"bytes"
-	"io"
+	"slices"
 )
 
 // Request is what the gateway needs to know of a request's body. Everything
-// else in the body is between the client and vLLM.
+// else in the body is between the client and vLLM. It holds on to the body's
+// bytes.
 type Request struct {
 	// Model is "" where the body names none.
 	Model string
 	// Stream is set where the body asks for a stream.
 	Stream bool
+	// Previous is the id of the answer that the request goes on from, of
+	// responses: previous_response_id. It is as the client wrote it.
+	Previous string
 
-	options member // stream_options; end is 0 where the body has none
+	model   member             // end is 0 where the body has none, as of all that follow
+	options member             // stream_options
+	reads   [len(reads)]member // what the model reads, in the order of reads
 }
+
+// reads names the members that the model reads, in the order in which it reads
+// them: instructions (responses) and system (messages) stand before the turns,
+// wherever in the body they are. tools are not among them: where they come is
+// for each model's template to say, and most clients that share them share the
+// instructions too.
+var reads = [...]string{"instructions", "system", "prompt", "messages", "input"}
 
 // Peek looks into a JSON body. A body that is not a JSON object gives the zero
 // Request: saying what is wrong with it is vLLM's part. Where a name is
@@ -32,17 +46,66 @@ func Peek(body []byte) Request {
 		}
 		switch string(m.name) {
 		case "model":
-			r.Model = text(m.value)
+			r.Model, r.model = text(m.value), m
 		case "stream":
 			r.Stream = isTrue(m.value)
 		case "stream_options":
 			r.options = m
+		case "previous_response_id":
+			r.Previous = text(m.value)
+		default:
+			if i := slices.Index(reads[:], string(m.name)); i >= 0 {
+				r.reads[i] = m
+			}
 		}
 	}
 	if !o.whole {
 		return Request{}
 	}
 	return r
+}
+
+// Prefix gives the first n bytes, or fewer, of what the model will read, for
+// telling requests that begin alike: the raw JSON of instructions, system,
+// prompt, messages and input, one after the other. nil where the body has none.
+// It is a copy, so it does not keep the body.
+//
+// The bytes are as the client wrote them. Two clients that space or escape their
+// JSON differently share no prefix here, though the model reads the same; one
+// client's requests do.
+func (r Request) Prefix(n int) []byte {
+	total := 0
+	for _, m := range r.reads {
+		if !isNull(m.value) {
+			total += len(m.value)
+		}
+	}
+	if n = min(n, total); n <= 0 {
+		return nil
+	}
+	prefix := make([]byte, 0, n)
+	for _, m := range r.reads {
+		if !isNull(m.value) {
+			prefix = append(prefix, m.value[:min(len(m.value), n-len(prefix))]...)
+		}
+	}
+	return prefix
+}
+
+// WithModel gives the body with model as the value of its member model, and
+// every other byte as it was; the body itself where it has no such member. Of a
+// repeated member the last value is replaced, and the others stay: the last one
+// is what Peek has read and what vLLM reads, and replacing all would let a small
+// body of nothing but models grow to many times its size.
+//
+// body must be the bytes that r was peeked from. The result needs a Peek of its
+// own before [Request.AskForUsage]: few requests name a model by another name.
+func (r Request) WithModel(body []byte, model string) []byte {
+	if r.model.end == 0 {
+		return body
+	}
+	name, _ := json.Marshal(model) // a string has no way to fail
+	return splice(body, r.model.start, r.model.end, string(name))
 }
 
 // maxParts bounds the work of PeekForm; forms of this API have a dozen fields.

@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"mime/multipart"
 	"slices"
 	"strings"
@@ -81,6 +82,95 @@ func TestAskForUsage(t *testing.T) {
 	}
 }
 
+func TestPrevious(t *testing.T) {
+	for name, tt := range map[string]struct{ body, want string }{
+		"named":       {`{"previous_response_id":"resp_1","input":"x"}`, "resp_1"},
+		"last holds":  {`{"previous_response_id":"a","previous_response_id":"b"}`, "b"},
+		"null":        {`{"previous_response_id":null}`, ""},
+		"a number":    {`{"previous_response_id":7}`, ""},
+		"nested":      {`{"input":[{"previous_response_id":"a"}]}`, ""},
+		"no JSON":     {`{"previous_response_id":"a"`, ""},
+		"as it comes": {`{"previous_response_id":"../\u0061"}`, "../a"},
+	} {
+		if got := Peek([]byte(tt.body)).Previous; got != tt.want {
+			t.Errorf("%s: Peek(%s).Previous = %q; want %q", name, tt.body, got, tt.want)
+		}
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body string
+		n    int
+		want string
+	}{
+		"chat":             {`{"messages":[{"role":"user"}],"model":"m"}`, 100, `[{"role":"user"}]`},
+		"chat, cut":        {`{"messages":[{"role":"user"}],"model":"m"}`, 5, `[{"ro`},
+		"completions":      {`{"model":"m","prompt":"Once upon"}`, 100, `"Once upon"`},
+		"completions, ids": {`{"prompt":[1, 2]}`, 100, `[1, 2]`},
+		"responses":        {`{"input":"hi","instructions":"Be brief."}`, 100, `"Be brief.""hi"`},
+		"responses, cut":   {`{"input":"hi","instructions":"Be brief."}`, 13, `"Be brief.""h`},
+		"messages":         {`{"messages":[1],"system":[{"text":"x"}]}`, 100, `[{"text":"x"}][1]`},
+		"null":             {`{"system":null,"messages":[1]}`, 100, `[1]`},
+		"escaped name":     {`{"m\u0065ssages":[1]}`, 100, `[1]`},
+		"last holds":       {`{"input":"a","input":"b"}`, 100, `"b"`},
+		"nested":           {`{"x":{"prompt":"a"}}`, 100, ""},
+		"none":             {`{"model":"m"}`, 100, ""},
+		"no JSON":          {`{"prompt":"a"`, 100, ""},
+		"nothing asked":    {`{"prompt":"a"}`, 0, ""},
+		"less than that":   {`{"prompt":"a"}`, -1, ""},
+	} {
+		got := Peek([]byte(tt.body)).Prefix(tt.n)
+		if string(got) != tt.want {
+			t.Errorf("%s: Peek(%s).Prefix(%d) = %s; want %s", name, tt.body, tt.n, got, tt.want)
+		}
+		if cap(got) > max(0, tt.n) {
+			t.Errorf("%s: %d bytes taken for %d", name, cap(got), tt.n)
+		}
+	}
+	body := []byte(`{"prompt":"a"}`)
+	prefix := Peek(body).Prefix(9)
+	copy(body, "XXXXXXXXXXXXXX")
+	if string(prefix) != `"a"` {
+		t.Errorf("the prefix became %s with its body", prefix)
+	}
+}
+
+func TestWithModel(t *testing.T) {
+	for name, tt := range map[string]struct{ body, model, want string }{
+		"plain":        {`{"model":"m","stream":true}`, "other", `{"model":"other","stream":true}`},
+		"spaced":       {" { \"a\":1 , \"model\" : \"m\" }\n", "o", " { \"a\":1 , \"model\" : \"o\" }\n"},
+		"escaped name": {`{"mod\u0065l":"m"}`, "o", `{"mod\u0065l":"o"}`},
+		"escaped":      {`{"model":"m"}`, `a"b\`, `{"model":"a\"b\\"}`},
+		"repeated":     {`{"model":"a","x":1,"model":"b"}`, "o", `{"model":"a","x":1,"model":"o"}`},
+		"a number":     {`{"model":7}`, "o", `{"model":"o"}`},
+		"null":         {`{"model":null}`, "o", `{"model":"o"}`},
+		"nested":       {`{"x":{"model":"m"}}`, "o", `{"x":{"model":"m"}}`},
+		"none":         {`{"stream":true}`, "o", `{"stream":true}`},
+		"no JSON":      {`{"model":"m"`, "o", `{"model":"m"`},
+		"no object":    {`["model","m"]`, "o", `["model","m"]`},
+	} {
+		body := []byte(tt.body)
+		got := Peek(body).WithModel(body, tt.model)
+		if string(got) != tt.want {
+			t.Errorf("%s: WithModel(%s, %s) = %s; want %s", name, tt.body, tt.model, got, tt.want)
+		}
+		if string(body) != tt.body {
+			t.Errorf("%s: the body itself was changed to %s", name, body)
+		}
+	}
+}
+
+// A model is renamed first; the renamed body is asked for its usage as any other.
+func TestWithModelThenAskForUsage(t *testing.T) {
+	body := []byte(`{"model":"m","stream":true,"stream_options":{"include_usage":false}}`)
+	body = Peek(body).WithModel(body, "a longer one")
+	got, ok := Peek(body).AskForUsage(body)
+	if want := `{"model":"a longer one","stream":true,"stream_options":{"include_usage":true}}`; string(got) != want || !ok {
+		t.Errorf("%s, %v; want %s", got, ok, want)
+	}
+}
+
 func TestPeekForm(t *testing.T) {
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
@@ -100,13 +190,15 @@ func TestPeekForm(t *testing.T) {
 
 // What Peek sees is what a real JSON parser sees, and asking for usage never
 // turns a sound body into a broken one, a broken one into a sound one, or
-// changes anything but stream_options.
+// changes anything but stream_options. A prefix is made of the body's bytes, and
+// is no longer than it may be. Another model changes nothing but the model.
 func FuzzPeek(f *testing.F) {
 	for _, s := range []string{
 		`{"model":"m","stream":true,"messages":[{"role":"user","content":"hi \"there\" \\"}]}`,
 		`{"model":"m","stream":true,"stream_options":{"include_usage":false,"x":{"y":[1,2]}}}`,
 		`{"stream_options":null,"stream":true}`, `{"mod\u0065l":"\ud83d\ude00"}`, `{"a":1}{"model":"m"}`, `[]`, ` { } `,
 		`{"stream":true,"stream_options":{"continuous_usage_stats":true}}`,
+		`{"model":"a","model":null,"input":"x","instructions":[1,2],"previous_response_id":"resp_1"}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -123,6 +215,19 @@ func FuzzPeek(f *testing.F) {
 		if json.Valid(body) != json.Valid(asked) {
 			t.Fatalf("soundness changed: %q -> %q", body, asked)
 		}
+		prefix := got.Prefix(1 << 20)
+		for n := range 9 {
+			if short := got.Prefix(n); len(short) != min(n, len(prefix)) || !bytes.HasPrefix(prefix, short) || cap(short) > n {
+				t.Fatalf("Prefix(%d) of %q is %q of %d bytes; whole: %q", n, body, short, cap(short), prefix)
+			}
+		}
+		renamed := got.WithModel(body, odd)
+		if !bytes.Equal(before, body) {
+			t.Fatalf("the body was changed: %q -> %q", before, body)
+		}
+		if json.Valid(body) && !json.Valid(renamed) {
+			t.Fatalf("broken by another model: %q -> %q", body, renamed)
+		}
 		var want map[string]json.RawMessage
 		if !json.Valid(body) || !strings.HasPrefix(strings.TrimLeft(string(body), " \t\r\n"), "{") || json.Unmarshal(body, &want) != nil {
 			return
@@ -135,6 +240,30 @@ func FuzzPeek(f *testing.F) {
 		if stream := isTrueToPydantic(want["stream"]); got.Stream != stream {
 			t.Errorf("Peek(%q).Stream = %v; encoding/json says %v", body, got.Stream, stream)
 		}
+		var previous string
+		json.Unmarshal(want["previous_response_id"], &previous)
+		if got.Previous != previous && !strings.ContainsRune(previous, '\uFFFD') {
+			t.Errorf("Peek(%q).Previous = %q; encoding/json says %q", body, got.Previous, previous)
+		}
+		var read []byte
+		for _, name := range []string{"instructions", "system", "prompt", "messages", "input"} {
+			if v := want[name]; string(v) != "null" {
+				read = append(read, v...)
+			}
+		}
+		if !bytes.Equal(read, prefix) {
+			t.Errorf("the model reads %q of %q; Prefix says %q", read, body, prefix)
+		}
+		var other map[string]json.RawMessage
+		json.Unmarshal(renamed, &other)
+		if _, named := want["model"]; named {
+			if err := json.Unmarshal(other["model"], &model); err != nil || model != odd || Peek(renamed).Model != odd {
+				t.Errorf("%q names the model %q (%v)", renamed, model, err)
+			}
+		} else if !bytes.Equal(body, renamed) {
+			t.Errorf("no model to change: %q -> %q", body, renamed)
+		}
+		sameMembers(t, body, renamed, "model")
 		if !did {
 			return
 		}
@@ -144,17 +273,24 @@ func FuzzPeek(f *testing.F) {
 		if err := json.Unmarshal(edited["stream_options"], &options); err != nil || string(options["include_usage"]) != "true" {
 			t.Errorf("asked, but %q does not ask (%v)", asked, err)
 		}
-		delete(want, "stream_options")
-		delete(edited, "stream_options")
-		if len(want) != len(edited) {
-			t.Errorf("other members changed: %q -> %q", body, asked)
-		}
-		for name := range want {
-			if !bytes.Equal(want[name], edited[name]) {
-				t.Errorf("member %q changed: %q -> %q", name, want[name], edited[name])
-			}
-		}
+		sameMembers(t, body, asked, "stream_options")
 	})
+}
+
+// odd is a model whose name must be escaped.
+const odd = "a\"b\\ \u2028é<"
+
+// sameMembers compares two objects in all but the member except.
+func sameMembers(t *testing.T, body, edited []byte, except string) {
+	t.Helper()
+	var a, b map[string]json.RawMessage
+	json.Unmarshal(body, &a)
+	json.Unmarshal(edited, &b)
+	delete(a, except)
+	delete(b, except)
+	if !maps.EqualFunc(a, b, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+		t.Errorf("other members than %s changed: %q -> %q", except, body, edited)
+	}
 }
 
 // isTrueToPydantic is the rule of isTrue, from a decoded value.
