@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -23,6 +24,7 @@ type dnsServer struct {
 	srvs    map[string][]net.SRV
 	failing bool
 	refused dnsmessage.Type // questions of this type fail
+	late    dnsmessage.Type // questions of this type take a second
 }
 
 // At its first lookup Go reads /etc/resolv.conf and /etc/nsswitch.conf, and keeps
@@ -82,11 +84,11 @@ func (s *dnsServer) fail(failing bool) {
 	s.failing = failing
 }
 
-// refuse makes questions of one type fail.
-func (s *dnsServer) refuse(t dnsmessage.Type) {
+// refuse makes questions of one type fail, and those of another late; 0 is none.
+func (s *dnsServer) refuse(refused, late dnsmessage.Type) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused = t
+	s.refused, s.late = refused, late
 }
 
 func absolute(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) + "." }
@@ -122,6 +124,12 @@ func (s *dnsServer) answer(message []byte) ([]byte, error) {
 	q, err := p.Question()
 	if err != nil {
 		return nil, err
+	}
+	s.mu.Lock()
+	late := s.late != 0 && s.late == q.Type
+	s.mu.Unlock()
+	if late {
+		time.Sleep(time.Second)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

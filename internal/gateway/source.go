@@ -223,7 +223,8 @@ func (s source) lookupHosts(ctx context.Context, r *net.Resolver) ([]endpoint, e
 	found, err := r.LookupIPAddr(ctx, s.name)
 	if notFound(err) {
 		// Where one family has no records and the question for the other failed,
-		// Go 1.26 gives either error. Asked one by one, each gives its own.
+		// Go 1.26 gives the error that comes last. Asked one by one, each gives
+		// its own.
 		for _, family := range []string{"ip4", "ip6"} {
 			if _, one := r.LookupIP(ctx, family, s.name); one != nil && !notFound(one) {
 				err = one

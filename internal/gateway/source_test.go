@@ -245,12 +245,17 @@ func TestLookupFails(t *testing.T) {
 		failing("the server fails", "dns+http://nobody.vllm.test:8000")
 		failing("the server fails", "srv+http://_api._tcp.vllm.test")
 		s.fail(false)
-		s.refuse(dnsmessage.TypeAAAA)
+		s.refuse(dnsmessage.TypeAAAA, 0)
 		failing("half of the answer", "dns+http://pods.vllm.test:8000")
-		s.refuse(dnsmessage.TypeA)
+		s.refuse(dnsmessage.TypeA, 0)
 		failing("half of the answer", "dns+http://pods.vllm.test:8000")
+		// Go's error is that of the question which was answered last.
 		failing("half of the answer", "dns+http://old.vllm.test:8000")
-		s.refuse(0)
+		s.refuse(dnsmessage.TypeA, dnsmessage.TypeAAAA)
+		failing("half of the answer, first", "dns+http://old.vllm.test:8000")
+		s.refuse(dnsmessage.TypeA, dnsmessage.TypeA)
+		failing("half of the answer, last", "dns+http://old.vllm.test:8000")
+		s.refuse(0, 0)
 		if list, err := mustParse(t, "dns+http://pods.vllm.test:8000").lookup(t.Context(), r); len(list) != 2 {
 			t.Errorf("after all that: %s%v", lines(list), err)
 		}
