@@ -51,7 +51,7 @@ func (a *answer) take(resp *http.Response, asked bool) {
 		a.stream = newMeter(a.rec, asked)
 		a.header.Del("Content-Length")
 	case kind == "application/json":
-		a.usage = &openai.Body{}
+		a.usage = &openai.Body{Dialect: a.rec.route.dialect}
 	}
 }
 

@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -139,36 +137,6 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("largest body %d: must be more than 0 bytes", c.MaxBody))
 	}
 	return errors.Join(errs...)
-}
-
-// ParseBackend takes scheme://host:port and nothing more, so that what the
-// gateway sends is exactly the paths of its list. The host of the URL that it
-// returns always has a port; it is the label backend of metrics.
-func ParseBackend(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "":
-		return nil, errors.New("not a URL; write http://host:port")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("scheme %q; write http://host:port or https://host:port", u.Scheme)
-	case u.Hostname() == "":
-		return nil, errors.New("no host; write http://host:port")
-	case u.User != nil:
-		return nil, errors.New("a user name or password in the URL would end up in logs; leave it out")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("only the server is named, not a path; write %s://%s", u.Scheme, u.Host)
-	}
-	if n, err := strconv.Atoi(u.Port()); u.Port() != "" && (err != nil || n < 1 || n > 65535) {
-		return nil, fmt.Errorf("port %s; write one from 1 to 65535", u.Port())
-	}
-	if u.Port() == "" {
-		port := "80"
-		if u.Scheme == "https" {
-			port = "443"
-		}
-		u.Host = net.JoinHostPort(u.Hostname(), port)
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
 const maxWeight = 1000

@@ -43,7 +43,6 @@ func newRoad(cfg Config, serverName string) *road {
 // place is one --backend and what is known of it.
 type place struct {
 	source
-	text   string // as it was given
 	weight int
 	road   *road
 }
@@ -62,11 +61,11 @@ func (g *Gateway) follow(ctx context.Context, s *place) {
 			return
 		case err != nil:
 			if !failing {
-				g.cfg.Log.Warn("backends not found; those known stay", "source", s.text, "error", err)
+				g.cfg.Log.Warn("backends not found; those known stay", "source", s.String(), "error", err)
 			}
 		default:
 			if failing {
-				g.cfg.Log.Info("backends found again", "source", s.text, "backends", len(found))
+				g.cfg.Log.Info("backends found again", "source", s.String(), "backends", len(found))
 			}
 			g.update(ctx, s, found)
 		}
@@ -95,7 +94,7 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 		b := p.find(e.name)
 		switch {
 		case b == nil:
-			b = &backend{name: e.name, url: e.url, host: e.host, hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown}
+			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown}
 			p.add(b)
 			g.metrics.introduceBackend(b.name)
 			g.attend(ctx, s, b)
@@ -112,7 +111,7 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 			b.gone, b.goneAt = true, time.Now()
 			b.stop()
 			g.metrics.backendUp.WithLabelValues(b.name).Set(0)
-			g.cfg.Log.Info("backend is no longer named", "source", s.text, "backend", b.name, "in_flight", b.inFlight)
+			g.cfg.Log.Info("backend is no longer named", "source", s.String(), "backend", b.name, "in_flight", b.inFlight)
 		}
 	}
 	p.callAll()
@@ -122,8 +121,8 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 // attend begins to probe a backend.
 func (g *Gateway) attend(ctx context.Context, s *place, b *backend) {
 	b.of = s
-	if _, fixed := s.fixed(); !fixed {
-		g.cfg.Log.Info("backend found", "source", s.text, "backend", b.name)
+	if s.kind != static {
+		g.cfg.Log.Info("backend found", "source", s.String(), "backend", b.name)
 	}
 	watching, stop := context.WithCancel(ctx)
 	b.stop = stop

@@ -41,6 +41,7 @@ type Gateway struct {
 	end      context.CancelCauseFunc
 	watchers sync.WaitGroup
 	roads    []*road
+	single   bool // there is one backend, and will be no other
 	unwatch  context.CancelFunc
 }
 
@@ -59,6 +60,9 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.PrefixBytes == 0 {
 		cfg.PrefixBytes = 1024
 	}
+	if cfg.Resolver == nil {
+		cfg.Resolver = newResolver(nil)
+	}
 	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), bodies: memory{max: cfg.BodyMemory}}
 	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], cap: cfg.MaxInFlight, running: map[uint64]int{}, models: map[string]bool{}}
 	g.pool.line = line{max: cfg.MaxWaiting, limit: cfg.MaxWait, rows: map[rowKey]*row{}, gauge: g.metrics.line}
@@ -67,16 +71,18 @@ func New(cfg Config) (*Gateway, error) {
 	var watching context.Context
 	watching, g.unwatch = context.WithCancel(context.Background())
 	shared := newRoad(cfg, "")
+	g.roads = append(g.roads, shared)
 	for _, text := range cfg.Backends {
 		src, _ := parseSource(text) // validated above
-		s := &place{source: src, text: text, weight: max(cfg.Weights[text], 1), road: shared}
-		g.roads = append(g.roads, s.road)
-		if found, fixed := src.fixed(); fixed {
+		s := &place{source: src, weight: max(cfg.Weights[text], 1), road: shared}
+		if src.kind == static {
+			g.single = len(cfg.Backends) == 1
+			found, _ := src.lookup(watching, nil) // cannot fail
 			g.update(watching, s, found)
 			continue
 		}
-		if name := src.tlsName(); name != "" {
-			s.road = newRoad(cfg, name)
+		if src.kind == hosts && src.scheme == "https" {
+			s.road = newRoad(cfg, strings.TrimSuffix(src.name, ".")) // what is connected to is an address
 			g.roads = append(g.roads, s.road)
 		}
 		g.watchers.Go(func() { g.follow(watching, s) })
@@ -162,7 +168,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 		g.upgrade(rec, c, r)
 		return
 	}
-	if rt.path == modelsPath && r.Method == http.MethodGet && (len(g.cfg.Aliases) > 0 || !g.single()) {
+	if rt.path == modelsPath && r.Method == http.MethodGet && (len(g.cfg.Aliases) > 0 || !g.single) {
 		g.serveModels(rec, c)
 		return
 	}
@@ -254,9 +260,4 @@ func reset(w http.ResponseWriter) {
 		tcp.SetLinger(0)
 	}
 	conn.Close()
-}
-
-// single reports whether there is one backend, and will be no other.
-func (g *Gateway) single() bool {
-	return len(g.roads) == 1 && len(g.cfg.Backends) == 1
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 // homes remembers which backend has which answer of /v1/responses: vLLM keeps
@@ -58,7 +60,7 @@ func (g *Gateway) home(c *call, id string) *backend {
 		return b
 	}
 	backends := p.usable()
-	if len(backends) < 2 || !wellFormedID(id) {
+	if len(backends) < 2 || !openai.WellFormedID(id) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, findHome)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 // dialRaw gives a connection to the gateway for bytes that no client would send.
@@ -62,7 +64,7 @@ func TestRequestID(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		for _, bad := range []string{"", "a b", "x\"y", "a/b", "../x", "ü", strings.Repeat("x", 129)} {
 			resp, _ := r.mustPost("/v1/chat/completions", `{}`, "X-Request-Id", bad)
-			if id := resp.Header.Get("X-Request-Id"); id == bad || !wellFormedID(id) {
+			if id := resp.Header.Get("X-Request-Id"); id == bad || !openai.WellFormedID(id) {
 				t.Errorf("X-Request-Id %q came back as %q; want a new one", bad, id)
 			}
 		}
@@ -366,7 +368,7 @@ func FuzzFind(f *testing.F) {
 		want := rt.path
 		if i := strings.Index(want, "{id}"); i >= 0 {
 			id := strings.TrimSuffix(strings.TrimPrefix(path, want[:i]), want[i+4:])
-			if !wellFormedID(id) {
+			if !openai.WellFormedID(id) {
 				t.Fatalf("%q was let through with the id %q", path, id)
 			}
 			want = strings.Replace(want, "{id}", id, 1)

@@ -3,6 +3,8 @@ package gateway
 import (
 	"crypto/rand"
 	"sync"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 // ids keeps the ids of running requests apart. vLLM makes its own id of
@@ -19,7 +21,7 @@ func (s *ids) take(asked string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := asked
-	for !wellFormedID(id) || s.running[id] {
+	for !openai.WellFormedID(id) || s.running[id] {
 		id = rand.Text()
 	}
 	if s.running == nil {

@@ -83,7 +83,7 @@ func find(escapedPath string) (route, bool) {
 		id, after = rest[:slash], rest[slash:]
 	}
 	rt, ok := responses[after]
-	return rt, ok && wellFormedID(id)
+	return rt, ok && openai.WellFormedID(id)
 }
 
 // target is the path to ask the backend for.
@@ -92,21 +92,4 @@ func (rt route) target(escapedPath string) string {
 		return escapedPath // judged byte by byte in find
 	}
 	return rt.path
-}
-
-// wellFormedID: what ids of requests and responses are made of. Nothing in it
-// can mean anything to a header, a path or a log.
-func wellFormedID(id string) bool {
-	if id == "" || len(id) > 128 {
-		return false
-	}
-	for i := range len(id) {
-		c := id[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
-			return false
-		}
-	}
-	return true
 }

@@ -16,6 +16,9 @@ func (s *Stream) readPart(p Piece) Fact {
 	if p.First {
 		s.kind, s.tail = longKind(p.Bytes), s.tail[:0]
 		fact.Token = s.longBearsToken(p.Bytes)
+		if s.Dialect == Responses && s.kind == "response.created" {
+			learnID(&s.ID, headID(data(p.Bytes)))
+		}
 	}
 	s.keepTail(p.Bytes)
 	if p.Last {
@@ -50,6 +53,14 @@ func (s *Stream) longBearsToken(head []byte) bool {
 	}
 	probe := Stream{Dialect: s.Dialect}
 	return probe.readChoices(payload).Token
+}
+
+// headID gives the raw id of a response whose event is too long to be held:
+// response.created repeats the instructions, and the id stands before them.
+// A quote inside a string is escaped, so "response": can only be a name.
+func headID(payload []byte) []byte {
+	_, response, _ := bytes.Cut(payload, []byte(`"response":`))
+	return get(response, "id")
 }
 
 func (s *Stream) keepTail(part []byte) {

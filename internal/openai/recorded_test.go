@@ -85,8 +85,12 @@ type spoken struct {
 	Item  struct{ Type string }
 	Block struct{ Type string } `json:"content_block"`
 
-	Usage             *counts
-	Message, Response struct{ Usage *counts }
+	Usage    *counts
+	Message  struct{ Usage *counts }
+	Response struct {
+		ID    string
+		Usage *counts
+	}
 }
 
 type counts struct {
@@ -133,6 +137,7 @@ func TestRecordedStreams(t *testing.T) {
 			s := Stream{Dialect: dialects[e.path]}
 			found[s.Dialect]++
 			var want Usage
+			var id string
 			tokens, ends := 0, 0
 			var cut Events
 			source := iotest.OneByteReader(strings.NewReader(e.answer))
@@ -163,9 +168,15 @@ func TestRecordedStreams(t *testing.T) {
 						want = Usage{u.Prompt + u.Input, u.Completion + u.Output, true, event.Type != "message_start"}
 					}
 				}
+				if event.Response.ID != "" { // on three events of a stream, always the same
+					id = event.Response.ID
+				}
 				got := s.Read(p)
 				if got != wanted || s.Usage != want {
 					t.Errorf("event %d, %s: %+v, %+v; want %+v, %+v", n, data, got, s.Usage, wanted, want)
+				}
+				if s.ID != id || s.Dialect == Responses && id == "" {
+					t.Errorf("event %d: ID %q; want %q", n, s.ID, id)
 				}
 				if got.Token {
 					tokens++
@@ -243,13 +254,19 @@ func TestRecordedAnswers(t *testing.T) {
 		if _, generates := dialects[e.path]; !generates || e.stream || e.status != 200 {
 			continue
 		}
-		var whole struct{ Usage *counts }
+		var whole struct {
+			ID    string
+			Usage *counts
+		}
 		if err := json.Unmarshal([]byte(e.answer), &whole); err != nil || whole.Usage == nil {
 			t.Errorf("%s: %v, usage %v", name, err, whole.Usage)
 			continue
 		}
-		var b Body
+		b := Body{Dialect: dialects[e.path]}
 		b.Write([]byte(e.answer))
+		if id := whole.ID; b.Dialect == Responses && (id == "" || b.ID != id) || b.Dialect != Responses && b.ID != "" {
+			t.Errorf("%s: ID %q of %q", name, b.ID, id)
+		}
 		want := Usage{whole.Usage.Prompt + whole.Usage.Input, whole.Usage.Completion + whole.Usage.Output, true, true}
 		if b.Usage != want || !b.Whole() {
 			t.Errorf("%s: %+v, whole %v; want %+v", name, b.Usage, b.Whole(), want)

@@ -26,6 +26,10 @@ type Stream struct {
 	Asked bool
 	// Usage is what the stream has said of its cost so far.
 	Usage Usage
+	// ID is the id of the response, by which later requests may name it: of the
+	// dialect Responses, from response.created on; "" where the stream gave none
+	// that is well-formed.
+	ID string
 
 	forced bool   // the server puts usage on every chunk, asked or not
 	kind   string // of the long event that is passing
@@ -170,6 +174,9 @@ func deltaBearsToken(delta []byte) bool {
 // say nothing of tokens. The type is in the JSON: the event line may be missing.
 func (s *Stream) readResponses(payload []byte) Fact {
 	kind := text(get(payload, "type"))
+	if kind == "response.created" {
+		learnID(&s.ID, get(get(payload, "response"), "id"))
+	}
 	switch kind {
 	case "response.completed", "response.incomplete":
 		s.Usage.merge(get(get(payload, "response"), "usage"))

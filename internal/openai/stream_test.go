@@ -145,6 +145,45 @@ func TestStreamUsage(t *testing.T) {
 	}
 }
 
+func TestStreamID(t *testing.T) {
+	const created = `{"response":{"id":"resp_1"},"type":"response.created"}`
+	for name, tt := range map[string]struct {
+		dialect Dialect
+		events  []string
+		want    string
+	}{
+		"responses":         {Responses, []string{created}, "resp_1"},
+		"the first one":     {Responses, []string{created, `{"response":{"id":"resp_2"},"type":"response.created"}`}, "resp_1"},
+		"of a later event":  {Responses, []string{`{"response":{"id":"resp_2"},"type":"response.completed"}`}, ""},
+		"not the response":  {Responses, []string{`{"id":"a","response":{"x":{"id":"b"}},"type":"response.created"}`}, ""},
+		"a path":            {Responses, []string{`{"response":{"id":"../resp_1"},"type":"response.created"}`}, ""},
+		"a number":          {Responses, []string{`{"response":{"id":12},"type":"response.created"}`}, ""},
+		"empty":             {Responses, []string{`{"response":{"id":""},"type":"response.created"}`}, ""},
+		"128 bytes":         {Responses, []string{`{"response":{"id":"` + strings.Repeat("a", 128) + `"},"type":"response.created"}`}, strings.Repeat("a", 128)},
+		"129 bytes":         {Responses, []string{`{"response":{"id":"` + strings.Repeat("a", 129) + `"},"type":"response.created"}`}, ""},
+		"another dialect":   {Messages, []string{created, `{"type":"message_start","message":{"id":"msg_1"}}`}, ""},
+		"long":              {Responses, []string{`{"type":"response.created","response": {"id":"resp_1","instructions":"` + strings.Repeat("x", 2*MaxEvent) + `"}}`}, "resp_1"},
+		"long, id too late": {Responses, []string{`{"type":"response.created","response":{"instructions":"` + strings.Repeat("x", 2*MaxEvent) + `","id":"resp_1"}}`}, ""},
+		"long, of another":  {Messages, []string{`{"type":"response.created","response":{"id":"resp_1","instructions":"` + strings.Repeat("x", 2*MaxEvent) + `"}}`}, ""},
+	} {
+		s := Stream{Dialect: tt.dialect}
+		for _, e := range tt.events {
+			var cut Events
+			event := strings.NewReader("event: response.created\ndata: " + e + "\n\n")
+			for {
+				if p := cut.Next(); p.Bytes != nil {
+					s.Read(p)
+				} else if cut.Fill(event) != nil {
+					break
+				}
+			}
+		}
+		if s.ID != tt.want {
+			t.Errorf("%s: ID %q; want %q", name, s.ID, tt.want)
+		}
+	}
+}
+
 func TestErrorEventIsReadAsFailure(t *testing.T) {
 	for _, d := range []Dialect{Other, Chat, Completions, Responses, Messages} {
 		event := d.ErrorEvent(NewError(502, `it said "no"`))
@@ -194,20 +233,63 @@ func TestBody(t *testing.T) {
 	}
 }
 
+func TestBodyID(t *testing.T) {
+	for name, tt := range map[string]struct {
+		dialect    Dialect
+		body, want string
+	}{
+		"responses":        {Responses, `{"id":"resp_1","output":[{"id":"msg_1"}],"usage":{"input_tokens":3}}`, "resp_1"},
+		"at the end":       {Responses, `{"output":[{"id":"msg_1"}],"id" : "resp_1"}`, "resp_1"},
+		"the first one":    {Responses, `{"id":"resp_1","id":"resp_2"}`, "resp_1"},
+		"only inside":      {Responses, `{"output":[{"id":"msg_1"}],"x":{"id":"y"}}`, ""},
+		"as a value":       {Responses, `{"object":"id","x":"y"}`, ""},
+		"a path":           {Responses, `{"id":"../resp_1"}`, ""},
+		"an object":        {Responses, `{"id":{"id":"a"}}`, ""},
+		"a list":           {Responses, `{"id":["a"]}`, ""},
+		"a number":         {Responses, `{"id":12}`, ""},
+		"128 bytes":        {Responses, `{"id":"` + strings.Repeat("a", 128) + `"}`, strings.Repeat("a", 128)},
+		"129 bytes":        {Responses, `{"id":"` + strings.Repeat("a", 129) + `"}`, ""},
+		"a huge one":       {Responses, `{"id":"` + strings.Repeat("a", 2*maxUsage) + `","x":1}`, ""},
+		"another dialect":  {Chat, `{"id":"chatcmpl-1"}`, ""},
+		"no dialect known": {Other, `{"id":"embd-1"}`, ""},
+	} {
+		for _, size := range []int{1, 7, len(tt.body) + 1} {
+			b := Body{Dialect: tt.dialect}
+			for rest := tt.body; rest != ""; rest = rest[min(size, len(rest)):] {
+				b.Write([]byte(rest[:min(size, len(rest))]))
+			}
+			if b.ID != tt.want || !b.Whole() || cap(b.value) > 2*maxUsage {
+				t.Errorf("%s, %d bytes at a time: ID %q, whole %v, %d bytes kept; want %q", name, size, b.ID, b.Whole(), cap(b.value), tt.want)
+			}
+		}
+	}
+}
+
 // What Body finds, however the answer is cut into writes, is what a JSON parser
 // finds, and a cut answer is never whole.
 func FuzzBody(f *testing.F) {
 	f.Add([]byte(`{"id":"x","usage":{"prompt_tokens":4,"completion_tokens":6},"a":[{"b":"\"}"}]}`), 3)
 	f.Add([]byte(`{"usage":{"input_tokens":1},"usage":{"output_tokens":2}}`), 1)
+	f.Add([]byte(`{"id":"resp_1","output":[{"id":"msg_1"}]}`), 2)
 	f.Fuzz(func(t *testing.T, body []byte, size int) {
-		var b Body
+		b := Body{Dialect: Responses}
 		size = max(1, size)
 		for rest := body; len(rest) > 0; rest = rest[min(size, len(rest)):] {
 			b.Write(rest[:min(size, len(rest))])
 		}
+		if b.ID != "" && !WellFormedID(b.ID) {
+			t.Fatalf("%q: ID %q", body, b.ID)
+		}
 		var want map[string]json.RawMessage
 		if json.Unmarshal(body, &want) != nil || want == nil {
 			return
+		}
+		if strings.Count(string(body), `"id"`) == 1 && !strings.Contains(string(body), `\`) {
+			var id string
+			json.Unmarshal(want["id"], &id)
+			if WellFormedID(id) != (b.ID != "") || b.ID != "" && b.ID != id {
+				t.Fatalf("%q: ID %q; encoding/json says %q", body, b.ID, id)
+			}
 		}
 		if !b.Whole() {
 			t.Fatalf("%q is a whole object; Whole() = false", body)

@@ -9,8 +9,13 @@ const maxUsage = 4 << 10
 // memory: the answer itself may be megabytes of embeddings. The zero value is
 // ready; write the answer to it, piece by piece.
 type Body struct {
+	// Dialect decides whether there is an ID.
+	Dialect Dialect
 	// Usage is valid once the answer has passed.
 	Usage Usage
+	// ID is the id of the response, by which later requests may name it: of the
+	// dialect Responses; "" where the answer gave none that is well-formed.
+	ID string
 
 	depth    int
 	inString bool
@@ -20,8 +25,8 @@ type Body struct {
 	notJSON  bool
 
 	isKey bool   // at depth 1: the string being read is a name
-	name  []byte // the member being read, as far as it can be "usage"
-	value []byte // the usage object, while it passes
+	name  []byte // the member being read, as far as it can be "usage" or "id"
+	value []byte // the usage object, or the id, while it passes
 }
 
 // Write never fails and never keeps p.
@@ -63,6 +68,9 @@ func (d Dialect) Aborted(answer []byte) bool {
 
 // inUsage reports whether the member being read is the usage.
 func (b *Body) inUsage() bool { return string(b.name) == `"usage"` }
+
+// inID reports whether the member being read is the id that is wanted.
+func (b *Body) inID() bool { return b.Dialect == Responses && string(b.name) == `"id"` }
 
 // skipTo gives the index of the first of chars in p, or the end of p.
 func skipTo(p []byte, chars string) int {
@@ -153,11 +161,14 @@ func (b *Body) endMember() {
 	if b.inUsage() && len(b.value) > 0 && len(b.value) < maxUsage {
 		b.Usage.merge(b.value)
 	}
+	if b.inID() {
+		learnID(&b.ID, b.value)
+	}
 	b.name, b.value, b.isKey = b.name[:0], b.value[:0], true
 }
 
-// keep holds on to what may matter: a name as long as it may be "usage", and
-// that member's value.
+// keep holds on to what may matter: a name as long as it may be "usage" or "id",
+// and that member's value.
 func (b *Body) keep(c ...byte) {
 	switch {
 	case b.depth == 0:
@@ -165,7 +176,7 @@ func (b *Body) keep(c ...byte) {
 		if room := 16 - len(b.name); room > 0 {
 			b.name = append(b.name, c[:min(room, len(c))]...)
 		}
-	case b.inUsage():
+	case b.inUsage(), b.inID():
 		if room := maxUsage - len(b.value); room > 0 {
 			b.value = append(b.value, c[:min(room, len(c))]...)
 		}
