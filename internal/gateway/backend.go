@@ -258,13 +258,6 @@ func (p *pool) mayRetry() bool {
 	return p.budget.left()
 }
 
-// failedTwice notes a second attempt that has failed as well.
-func (p *pool) failedTwice() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.budget.fail()
-}
-
 // usable gives the backends that are up.
 func (p *pool) usable() []*backend { return p.those(func(b *backend) bool { return b.state == up }) }
 

@@ -5,17 +5,18 @@ package gateway
 // backend answers, as many requests may be mended as there are, all those of a
 // server that has just died included. It is the retry throttle of gRPC (A6), but
 // for what it counts. The zero value is full.
-type budget struct{ spent float64 }
+type budget struct{ spent int }
 
 const (
-	// budgetSize is how many second attempts may fail in a row.
-	budgetSize = 20
-	// budgetGain is what each request that a backend answers gives back.
-	budgetGain = 0.1
+	// budgetSize is as much as may be spent.
+	budgetSize = 200
+	// failedCost is what a second attempt costs that has failed: twenty may in a
+	// row. Each request that a backend answers gives back 1.
+	failedCost = 10
 )
 
 func (b *budget) left() bool { return b.spent < budgetSize }
 
-func (b *budget) fail() { b.spent = min(b.spent+1, budgetSize) }
+func (b *budget) fail() { b.spent = min(b.spent+failedCost, budgetSize) }
 
-func (b *budget) succeed() { b.spent = max(b.spent-budgetGain, 0) }
+func (b *budget) succeed() { b.spent = max(b.spent-1, 0) }

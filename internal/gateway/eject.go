@@ -6,8 +6,13 @@ import (
 )
 
 const (
-	// maxStrikes failures in a row eject a backend.
-	maxStrikes = 3
+	// maxStrikes in a row eject a backend. A failure is proven where another backend
+	// has answered the same request: one that breaks whatever it is sent to is not
+	// to take the backends from the others. A refusal that the other backend has
+	// made as well counts a little: most of them may be in trouble.
+	maxStrikes = 12
+	proven     = 4
+	suspected  = 1
 	// The first time it is passed over for ejectFirst, then for twice as long, up
 	// to ejectMost: each a quarter more or less, so that gateways do not come back
 	// to it together.
@@ -45,10 +50,11 @@ func (e *ejection) tried() { e.trial = false }
 
 func (e *ejection) succeed() { e.strikes, e.times = 0, 0 }
 
-// strike notes a failure, and reports whether it calls for ejection.
-func (e *ejection) strike() bool {
-	e.strikes++
-	return e.strikes >= maxStrikes || e.times > 0
+// strike notes a failure, and reports whether it calls for ejection: for one that
+// was ejected and has answered nothing since, one proven failure does.
+func (e *ejection) strike(weight int) bool {
+	e.strikes += weight
+	return e.strikes >= maxStrikes || e.times > 0 && weight == proven
 }
 
 func (e *ejection) eject(now time.Time) time.Duration {
@@ -60,20 +66,38 @@ func (e *ejection) eject(now time.Time) time.Duration {
 	return hold
 }
 
-// answered notes that a backend has answered a request, and that those which have
-// failed with it before are to blame for that: only now is it known that it was
-// not the request.
+// answered notes that a backend has answered a request. Those that failed with it
+// before are to blame for that: now it is known that it was not the request.
 func (p *pool) answered(b *backend, failed []*backend) (out map[*backend]time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.budget.succeed()
 	b.passive.succeed()
-	for _, f := range failed {
-		if f != b && f.passive.strike() && p.mayEject(f) {
+	return p.strike(failed, proven)
+}
+
+// unanswered notes that a request has failed for good. If it was refused it is not
+// likely to be at fault; if it has broken all connections it may be.
+func (p *pool) unanswered(tried []*backend, refused bool) (out map[*backend]time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(tried) > 1 {
+		p.budget.fail()
+	}
+	if !refused {
+		return nil
+	}
+	return p.strike(tried, suspected)
+}
+
+// strike gives those that it has ejected, and for how long.
+func (p *pool) strike(backends []*backend, weight int) (out map[*backend]time.Duration) {
+	for _, b := range backends {
+		if b.passive.strike(weight) && p.mayEject(b) {
 			if out == nil {
 				out = map[*backend]time.Duration{}
 			}
-			out[f] = f.passive.eject(time.Now())
+			out[b] = b.passive.eject(time.Now())
 		}
 	}
 	return out

@@ -118,10 +118,8 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 			g.answered(b, failed)
 			return a, nil
 		}
-		if len(failed) > 0 && c.ctx.Err() == nil {
-			g.pool.failedTwice()
-		}
 		if !g.another(c, err, tried) {
+			g.unanswered(c, err, tried)
 			if err != nil && refusal != nil && c.ctx.Err() == nil {
 				rec.backend = refusal.backend.name
 				return refusal, nil
@@ -150,7 +148,7 @@ func (g *Gateway) another(c *call, err error, tried []*backend) bool {
 		// An answer, with a status that asks for a retry: no reason to trade it
 		// for the refusal of a backend that is known to be down.
 		worst = ejected
-	} else if cause := causeOf(err); cause != causeConnect && cause != causeReset && cause != causeCut {
+	} else if !mendable(err) {
 		return false
 	}
 	if g.pool.others(&c.want, tried) > worst {
@@ -161,6 +159,12 @@ func (g *Gateway) another(c *call, err error, tried []*backend) bool {
 		return false
 	}
 	return true
+}
+
+// mendable: another backend may do better.
+func mendable(err error) bool {
+	cause := causeOf(err)
+	return cause == causeConnect || cause == causeReset || cause == causeCut
 }
 
 // retryStatus: the backend did not take the request. (vLLM answers 503 when its
@@ -265,9 +269,20 @@ func (g *Gateway) release(l *lease) {
 	l.release()
 }
 
-// answered notes what an answer says of the backends that were tried.
+// answered notes what an answer says of the backends that were tried before.
 func (g *Gateway) answered(b *backend, failed []*backend) {
-	for f, hold := range g.pool.answered(b, failed) {
+	g.tellEjected(g.pool.answered(b, failed))
+}
+
+// unanswered notes that no backend has answered, unless that was a matter of time.
+func (g *Gateway) unanswered(c *call, err error, tried []*backend) {
+	if c.ctx.Err() == nil && (err == nil || mendable(err)) {
+		g.tellEjected(g.pool.unanswered(tried, err == nil))
+	}
+}
+
+func (g *Gateway) tellEjected(out map[*backend]time.Duration) {
+	for f, hold := range out {
 		g.metrics.ejections.WithLabelValues(f.name).Inc()
 		g.cfg.Log.Warn("backend is passed over", "backend", f.name, "for", hold, "reason", "it fails requests that others answer")
 	}

@@ -204,15 +204,16 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	}
 
 	var asked openai.Request
-	if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "multipart/form-data") {
+	if kind := r.Header.Get("Content-Type"); isForm(kind) {
 		asked = openai.PeekForm(body.data, kind)
 	} else {
 		asked = openai.Peek(body.data)
 	}
 	model := g.resolve(asked.Model)
 	if model != asked.Model {
-		body.data = asked.WithModel(body.data, model)
-		asked = openai.Peek(body.data)
+		if asked, err = body.rename(model, asked, r.Header.Get("Content-Type")); err != nil {
+			return nil, err
+		}
 	}
 	rec.name(model)
 	c.want.model = model

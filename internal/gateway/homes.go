@@ -43,6 +43,20 @@ func (p *pool) settle(id string, b *backend) {
 	p.homes.put(id, b)
 }
 
+// settle remembers where an answer lives, as soon as it has said its id.
+func (a *answer) settle() {
+	id := ""
+	switch {
+	case a.stream != nil:
+		id = a.stream.stream.ID
+	case a.usage != nil:
+		id = a.usage.ID
+	}
+	if id != "" && a.rec.route.dialect == openai.Responses && !a.g.single {
+		a.g.pool.settle(id, a.backend)
+	}
+}
+
 // findHome is how long backends have to say whether they have an answer.
 const findHome = 2 * time.Second
 

@@ -101,6 +101,7 @@ func (rec *record) usageOf(a *answer) {
 // finish notes an answer that the client has got whole.
 func (rec *record) finish(a *answer) {
 	rec.usageOf(a)
+	a.settle()
 	switch {
 	case a.isStream() && a.stream.failure != nil:
 		rec.g.metrics.upstreamErrors.WithLabelValues(a.backend.name, causeStream).Inc()

@@ -34,6 +34,7 @@ func (a *answer) relayAll(dog *watchdog) error {
 	if dog.w.begun && !a.isStream() {
 		return a.asEvent(dog)
 	}
+	a.settle()
 	a.writeHead(dog.w)
 	if a.eof || a.isStream() && a.stream.ended {
 		a.rec.release()

@@ -28,6 +28,7 @@ type rig struct {
 	client   *http.Client
 	backends []*fakeVLLM
 	log      *lockedBuffer
+	dns      *dnsServer
 }
 
 const gatewayURL = "http://gateway:9000"
@@ -50,11 +51,9 @@ func inBubbleWith(t *testing.T, change func(*Config), test func(*rig), handlers 
 			Log:               slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 			Dial:              r.net.Dial,
 		}
+		r.dns, cfg.Resolver = startDNS(t, r.net)
 		for i, h := range handlers {
-			b := &fakeVLLM{net: r.net, addr: fmt.Sprintf("vllm-%d:8000", i), handle: h, models: []string{"tiny"}}
-			b.start(t)
-			t.Cleanup(b.stop)
-			r.backends = append(r.backends, b)
+			b := r.vllm(fmt.Sprintf("vllm-%d:8000", i), h)
 			cfg.Backends = append(cfg.Backends, "http://"+b.addr)
 		}
 		change(&cfg)
@@ -84,6 +83,15 @@ func inBubbleWith(t *testing.T, change func(*Config), test func(*rig), handlers 
 		synctest.Wait()
 		r.atRest()
 	})
+}
+
+// vllm starts a backend.
+func (r *rig) vllm(addr string, h http.HandlerFunc) *fakeVLLM {
+	b := &fakeVLLM{net: r.net, addr: addr, handle: h, models: []string{"tiny"}}
+	b.start(r.t)
+	r.t.Cleanup(b.stop)
+	r.backends = append(r.backends, b)
+	return b
 }
 
 // atRest holds after every test, however it ended: no gauge is left up, and the
@@ -245,6 +253,8 @@ type fakeVLLM struct {
 	mu   sync.Mutex
 	sick bool
 	slow time.Duration // of /health
+	mute bool          // lists no models
+	asks int           // for the list
 	got  []received
 }
 
@@ -293,6 +303,13 @@ func (b *fakeVLLM) set(change func(*fakeVLLM)) {
 	change(b)
 }
 
+// lists counts how often the models were asked for.
+func (b *fakeVLLM) lists() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asks
+}
+
 func (b *fakeVLLM) requests() []received {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -301,7 +318,10 @@ func (b *fakeVLLM) requests() []received {
 
 func (b *fakeVLLM) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
-	sick, slow, models := b.sick, b.slow, b.models
+	sick, slow, models, mute := b.sick, b.slow, b.models, b.mute
+	if r.URL.Path == "/v1/models" {
+		b.asks++
+	}
 	b.mu.Unlock()
 	switch r.URL.Path {
 	case "/health":
@@ -311,6 +331,10 @@ func (b *fakeVLLM) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	case "/v1/models":
+		if mute {
+			status(401)(w, r)
+			return
+		}
 		var list []string
 		for _, m := range models {
 			list = append(list, `{"id":"`+m+`","object":"model"}`)

@@ -141,6 +141,49 @@ func PeekForm(body []byte, contentType string) Request {
 	return r
 }
 
+// FormWithModel gives a multipart body with model as the value of its last field
+// model, and every other byte as it was. ok is false where it has no such field,
+// or is not written as RFC 2046 has it.
+func FormWithModel(body []byte, contentType, model string) (renamed []byte, ok bool) {
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil || params["boundary"] == "" {
+		return body, false
+	}
+	end := "\r\n--" + params["boundary"]
+	from, to := 0, 0
+	for at := 0; ; {
+		length := bytes.Index(body[at:], []byte("\r\n\r\n"))
+		if length < 0 {
+			break
+		}
+		head, value := body[at:at+length], at+length+len("\r\n\r\n")
+		if length = bytes.Index(body[value:], []byte(end)); length < 0 {
+			break
+		}
+		if at = value + length; fieldName(head) == "model" {
+			from, to = value, at
+		}
+	}
+	if from == 0 {
+		return body, false
+	}
+	return splice(body, from, to, model), true
+}
+
+// fieldName gives the name of a form's field, and "" for a file.
+func fieldName(head []byte) string {
+	for line := range bytes.SplitSeq(head, []byte("\r\n")) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if !bytes.EqualFold(bytes.TrimSpace(name), []byte("Content-Disposition")) {
+			continue
+		}
+		if _, params, err := mime.ParseMediaType(string(value)); err == nil && params["filename"] == "" {
+			return params["name"]
+		}
+	}
+	return ""
+}
+
 // AskForUsage gives the body with stream_options.include_usage set to true and
 // every other byte as it was. ok is false, and the body the same, where there
 // is nothing to ask: the request is no stream, or it asks by itself, or it sets
