@@ -66,7 +66,7 @@ func powerOfTwo(c *choice) *backend {
 	for b == a {
 		b = c.free[rand.IntN(len(c.free))]
 	}
-	if float64(b.inFlight+1)/float64(b.weight) < float64(a.inFlight+1)/float64(a.weight) {
+	if float64(b.inFlight)/float64(b.weight) < float64(a.inFlight)/float64(a.weight) {
 		return b
 	}
 	return a

@@ -77,5 +77,9 @@ func (a *answer) asEvent(dog *watchdog) error {
 		whole = a.held
 	}
 	a.rec.release()
-	return dog.write(a.rec.route.dialect.ErrorEvent(openai.ReadError(a.status, whole)), true)
+	e := openai.ReadError(a.status, whole)
+	if a.status < 400 {
+		e = openai.NewError(http.StatusBadGateway, "The model server did not answer with a stream.")
+	}
+	return dog.write(a.rec.route.dialect.ErrorEvent(e), true)
 }

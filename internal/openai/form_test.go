@@ -1,0 +1,86 @@
+package openai
+
+import (
+	"bytes"
+	"mime/multipart"
+	"strings"
+	"testing"
+)
+
+func TestFormWithModel(t *testing.T) {
+	const kind = "multipart/form-data; boundary=xx"
+	field := func(name, value string) string {
+		return "--xx\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + value + "\r\n"
+	}
+	file := "--xx\r\nContent-Disposition: form-data; name=\"model\"; filename=\"model\"\r\nContent-Type: audio/wav\r\n\r\n\r\n\r\nmodel\r\n\r\n--x\r\n"
+	for name, tt := range map[string]struct{ body, want string }{
+		"alone":                {field("model", "a") + "--xx--\r\n", field("model", "long name") + "--xx--\r\n"},
+		"empty":                {field("model", "") + "--xx--", field("model", "long name") + "--xx--"},
+		"behind a file":        {file + field("model", "a") + "--xx--", file + field("model", "long name") + "--xx--"},
+		"before a file":        {field("model", "a") + file + "--xx--", field("model", "long name") + file + "--xx--"},
+		"twice: the last":      {field("model", "a") + field("model", "b") + "--xx--", field("model", "a") + field("model", "long name") + "--xx--"},
+		"header in lower case": {strings.ToLower(field("model", "a")) + "--xx--", strings.ToLower(field("model", "long name")) + "--xx--"},
+		"none":                 {field("prompt", "a") + file + "--xx--", ""},
+		"no form":              {"model=a", ""},
+		"cut":                  {"--xx\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na", ""},
+		"nothing":              {"", ""},
+	} {
+		got, ok := FormWithModel([]byte(tt.body), kind, "long name")
+		if ok != (tt.want != "") || ok && string(got) != tt.want || !ok && string(got) != tt.body {
+			t.Errorf("%s: %q, %v; want %q", name, got, ok, tt.want)
+		}
+	}
+	for _, kind := range []string{"", "multipart/form-data", "multipart/form-data; boundary="} {
+		if _, ok := FormWithModel([]byte(field("model", "a")+"--xx--"), kind, "b"); ok {
+			t.Errorf("content type %q was taken", kind)
+		}
+	}
+}
+
+// What Go's own writer writes is renamed so that Go's own reader, and PeekForm,
+// read the new name; whatever else comes, nothing panics.
+func FuzzFormWithModel(f *testing.F) {
+	f.Add("a", "content\r\n\r\n--", []byte("--xx\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--xx--"))
+	f.Add("", "\r\n", []byte("--xx\r\n\r\n\r\n--xx"))
+	f.Fuzz(func(t *testing.T, model, content string, raw []byte) {
+		FormWithModel(raw, "multipart/form-data; boundary=xx", "new")
+		var body bytes.Buffer
+		w := multipart.NewWriter(&body)
+		part, _ := w.CreateFormFile("file", "name")
+		part.Write([]byte(content))
+		w.WriteField("model", model)
+		w.Close()
+		if strings.Contains(model+content, w.Boundary()) {
+			return
+		}
+		renamed, ok := FormWithModel(body.Bytes(), w.FormDataContentType(), "new")
+		if !ok {
+			t.Fatalf("%q was not renamed", body.Bytes())
+		}
+		if got := PeekForm(renamed, w.FormDataContentType()).Model; got != "new" {
+			t.Errorf("the model is %q in %q", got, renamed)
+		}
+		if want := body.Len() - len(model) + len("new"); len(renamed) != want {
+			t.Errorf("%d bytes; want %d", len(renamed), want)
+		}
+	})
+}
+
+func TestReadError(t *testing.T) {
+	param := "model"
+	for body, want := range map[string]Error{
+		`{"error":{"message":"m","type":"T","param":"model","code":404}}`:        {"m", "T", &param, 404},
+		`{"error":{"message":"m"}}`:                                              {"m", "NotFoundError", nil, 404},
+		`{"object":"error","message":"flat","type":"T","param":null,"code":404}`: {"flat", "NotFoundError", nil, 404},
+		`{"error":"Unauthorized"}`:                                               {"Unauthorized", "NotFoundError", nil, 404},
+		`{"detail":"Not Found"}`:                                                 {"Not Found", "NotFoundError", nil, 404},
+		`<html>`:                                                                 {"Not Found", "NotFoundError", nil, 404},
+		``:                                                                       {"Not Found", "NotFoundError", nil, 404},
+		`{"error":{"message":7}}`:                                                {"Not Found", "NotFoundError", nil, 404},
+	} {
+		got := ReadError(404, []byte(body))
+		if got.Message != want.Message || got.Type != want.Type || got.Code != want.Code || (got.Param == nil) != (want.Param == nil) {
+			t.Errorf("%s: %+v; want %+v", body, got, want)
+		}
+	}
+}
