@@ -546,7 +546,7 @@ func applies(o override, legends []string) bool {
 }
 
 // outcomes of docs/metrics.md.
-var outcomes = []string{"ok", "client_error", "cancelled", "backend_error", "timeout", "unavailable", "internal"}
+var outcomes = []string{"ok", "client_error", "cancelled", "backend_error", "timeout", "refused", "unavailable", "internal"}
 
 // checker goes through an expression and tells the labels of its series.
 type checker struct {
