@@ -81,6 +81,7 @@ func TestCluster(t *testing.T) {
 		{"restarts", restarts},
 		{"volume claims", volumeClaims},
 		{"gateway in the cluster", clusterGateway},
+		{"a gateway finds pods", finds},
 		{"load test from pods", loadTest},
 		{"gateways killed", gatewaysKilled},
 		{"autoscaler", scales},
