@@ -72,6 +72,8 @@ type want struct {
 	caller   uint64
 	priority priority
 	seq      int // orders requests as they came
+	// light: it generates nothing, and is not to wait for those that do.
+	light bool
 	// home is the only backend that will do; nil: any.
 	home *backend
 }
@@ -94,7 +96,7 @@ func (p *pool) rank(b *backend, w *want, tried []*backend) rank {
 		return useless
 	case b.state == down:
 		return dead
-	case b.passive.holds(time.Now()):
+	case b.passive.holds():
 		return ejected
 	case b.state == unknown:
 		return new_
@@ -126,6 +128,7 @@ type lease struct {
 	p       *pool
 	backend *backend
 	caller  uint64
+	light   bool
 	since   time.Time
 	trial   bool // of a backend that was ejected
 	back    bool
@@ -135,18 +138,19 @@ type lease struct {
 // full it gives nil and that rank: a worse one is no better than waiting. It is
 // called with mu held.
 func (p *pool) take(w *want, tried []*backend) (*lease, rank) {
-	best := p.best(w, tried)
-	if best == useless {
-		return nil, useless
-	}
+	best := useless
 	c := choice{free: p.scratch[:0], key: w.key}
 	for _, b := range p.backends {
-		if p.rank(b, w, tried) != best {
+		r := p.rank(b, w, tried)
+		if r > best || r == useless {
 			continue
+		}
+		if r < best {
+			best, c.free, c.inFlight, c.weight = r, c.free[:0], 0, 0
 		}
 		c.inFlight += b.inFlight
 		c.weight += b.weight
-		if p.isFree(b) {
+		if p.isFree(b) || w.light {
 			c.free = append(c.free, b)
 		}
 	}
@@ -167,7 +171,7 @@ func (p *pool) give(b *backend, w *want) *lease {
 	if p.cap > 0 {
 		p.running[w.caller]++
 	}
-	return &lease{p: p, backend: b, caller: w.caller, since: time.Now(), trial: b.passive.try()}
+	return &lease{p: p, backend: b, caller: w.caller, light: w.light, since: time.Now(), trial: b.passive.try()}
 }
 
 // release gives a lease back, and the backend to whoever has waited for it.
@@ -189,7 +193,8 @@ func (l *lease) release() {
 	if p.running[l.caller]--; p.running[l.caller] == 0 {
 		delete(p.running, l.caller)
 	}
-	if took := time.Now().Sub(l.since).Seconds(); b.service == 0 {
+	if took := time.Since(l.since).Seconds(); l.light {
+	} else if b.service == 0 {
 		b.service = took
 	} else {
 		b.service += (took - b.service) / 8

@@ -32,8 +32,8 @@ type ejection struct {
 }
 
 // holds reports whether the backend is to be passed over.
-func (e *ejection) holds(now time.Time) bool {
-	return e.times > 0 && (e.trial || now.Before(e.until))
+func (e *ejection) holds() bool {
+	return e.times > 0 && (e.trial || time.Now().Before(e.until))
 }
 
 // try is told of each lease, and reports whether it is a trial.

@@ -285,5 +285,6 @@ func (g *Gateway) tellEjected(out map[*backend]time.Duration) {
 	for f, hold := range out {
 		g.metrics.ejections.WithLabelValues(f.name).Inc()
 		g.cfg.Log.Warn("backend is passed over", "backend", f.name, "for", hold, "reason", "it fails requests that others answer")
+		time.AfterFunc(hold, g.pool.wake) // then one of those that wait may try it
 	}
 }

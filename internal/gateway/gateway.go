@@ -217,6 +217,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	}
 	rec.name(model)
 	c.want.model = model
+	c.want.light = rec.route.light || r.Method == http.MethodOptions
 	if err := g.check(ctx, model); err != nil {
 		return nil, err
 	}

@@ -191,6 +191,13 @@ func (p *pool) callUp(b *backend) {
 	}
 }
 
+// wake looks whether there is room for those that wait.
+func (p *pool) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.callAll()
+}
+
 // callAll does the same for all backends, after something has changed.
 func (p *pool) callAll() {
 	for _, b := range p.backends {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,6 +317,65 @@ func TestLineOfTwoModels(t *testing.T) {
 		}
 		all.all()
 	}, aSecond, named("other"))
+}
+
+// What generates nothing does not wait for what does: a cancel least of all.
+func TestLightRequestsDoNotWait(t *testing.T) {
+	inBubbleWith(t, capped(1, 100), func(r *rig) {
+		var all ends
+		all.send(r, "runs")
+		all.send(r, "waits")
+		start := time.Now()
+		for _, path := range []string{"/v1/models", "/version", "/v1/responses/resp_1"} {
+			r.mustGet(path)
+		}
+		for _, path := range []string{"/v1/responses/resp_1/cancel", "/tokenize", "/v1/messages/count_tokens"} {
+			r.mustPost(path, `{"model":"tiny"}`)
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("they waited %v", took)
+		}
+		all.all()
+	}, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/v1/chat/completions" {
+			play(w, req, []any{time.Minute})
+		}
+		io.WriteString(w, "x")
+	})
+}
+
+// Those in the line try a backend that was ejected when its time has come, though
+// nothing else happens.
+func TestLineTriesAnEjectedBackend(t *testing.T) {
+	var calls atomic.Int32
+	inBubbleWith(t, capped(1, 100), func(r *rig) {
+		for range 2 * maxStrikes / proven {
+			r.mustPost("/v1/chat/completions", ask)
+		}
+		if _, states := r.health(); states["vllm-0:8000"] != "ejected" {
+			t.Fatalf("/health: %v", states)
+		}
+		calls.Store(100)
+		var all ends
+		all.send(r, "runs", "Mode", "long")
+		all.send(r, "waits")
+		for _, e := range all.all() {
+			if e.name == "waits" && (e.code != 200 || e.after > 2*time.Second) {
+				t.Errorf("%d after %v", e.code, e.after)
+			}
+		}
+	}, func(w http.ResponseWriter, req *http.Request) {
+		if calls.Load() < 100 {
+			status(503)(w, req)
+			return
+		}
+		named("mended")(w, req)
+	}, func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Mode") == "long" {
+			play(w, req, []any{time.Hour})
+		}
+		named("x")(w, req)
+	})
 }
 
 // A request that is tried again has waited: it is next.

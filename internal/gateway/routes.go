@@ -14,6 +14,8 @@ type route struct {
 	method  string
 	path    string // as it goes to the backend, and as the label of metrics
 	dialect openai.Dialect
+	// light: it asks the engine for no tokens, and does not wait for room.
+	light bool
 	// usage: stream_options.include_usage is vLLM's word for this path.
 	usage bool
 }
@@ -26,10 +28,10 @@ var routes = []route{
 	{method: http.MethodPost, path: "/v1/embeddings"},
 	{method: http.MethodPost, path: "/v2/embed"},
 	{method: http.MethodPost, path: "/v1/responses", dialect: openai.Responses},
-	{method: http.MethodGet, path: "/v1/responses/{id}", dialect: openai.Responses},
-	{method: http.MethodPost, path: "/v1/responses/{id}/cancel", dialect: openai.Responses},
+	{method: http.MethodGet, path: "/v1/responses/{id}", dialect: openai.Responses, light: true},
+	{method: http.MethodPost, path: "/v1/responses/{id}/cancel", dialect: openai.Responses, light: true},
 	{method: http.MethodPost, path: "/v1/messages", dialect: openai.Messages},
-	{method: http.MethodPost, path: "/v1/messages/count_tokens"},
+	{method: http.MethodPost, path: "/v1/messages/count_tokens", light: true},
 	{method: http.MethodPost, path: "/rerank"},
 	{method: http.MethodPost, path: "/v1/rerank"},
 	{method: http.MethodPost, path: "/v2/rerank"},
@@ -38,13 +40,13 @@ var routes = []route{
 	{method: http.MethodPost, path: "/generative_scoring"},
 	{method: http.MethodPost, path: "/classify"},
 	{method: http.MethodPost, path: "/pooling"},
-	{method: http.MethodPost, path: "/tokenize"},
-	{method: http.MethodPost, path: "/detokenize"},
+	{method: http.MethodPost, path: "/tokenize", light: true},
+	{method: http.MethodPost, path: "/detokenize", light: true},
 	{method: http.MethodPost, path: "/v1/audio/transcriptions"},
 	{method: http.MethodPost, path: "/v1/audio/translations"},
-	{method: http.MethodGet, path: modelsPath},
+	{method: http.MethodGet, path: modelsPath, light: true},
 	{method: http.MethodGet, path: realtimePath},
-	{method: http.MethodGet, path: "/version"},
+	{method: http.MethodGet, path: "/version", light: true},
 }
 
 const (
