@@ -193,10 +193,11 @@ func (l *lease) release() {
 	if p.running[l.caller]--; p.running[l.caller] == 0 {
 		delete(p.running, l.caller)
 	}
-	if took := time.Since(l.since).Seconds(); l.light {
-	} else if b.service == 0 {
+	switch took := time.Since(l.since).Seconds(); {
+	case l.light:
+	case b.service == 0:
 		b.service = took
-	} else {
+	default:
 		b.service += (took - b.service) / 8
 	}
 	p.callUp(b)
