@@ -147,6 +147,24 @@ func TestClientErrorsEjectNobody(t *testing.T) {
 	}
 }
 
+// A backend that fails to generate is passed over though it has other things to say.
+func TestLightAnswersProveNothing(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		for range 40 {
+			r.mustPost("/v1/chat/completions", ask)
+			r.mustPost("/tokenize", ask)
+			r.mustGet("/version")
+		}
+		r.want(1, "gateway_backend_ejections_total", "backend", "vllm-0:8000")
+	}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/chat/completions" {
+			status(503)(w, r)
+			return
+		}
+		named("x")(w, r)
+	}, named("x"))
+}
+
 // Slow is not dead: a backend that lets its time pass is not passed over.
 func TestSlowIsNotEjected(t *testing.T) {
 	inBubbleWith(t, func(c *Config) { c.FirstByteTimeout = 5 * time.Second }, func(r *rig) {

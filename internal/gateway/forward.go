@@ -115,7 +115,7 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 			return nil, blame(c.ctx, c.ctx.Err())
 		}
 		if err == nil && !retryStatus(a.status) && !lifeless {
-			g.answered(b, failed)
+			g.answered(c, b, failed)
 			return a, nil
 		}
 		if !g.another(c, err, tried) {
@@ -270,13 +270,16 @@ func (g *Gateway) release(l *lease) {
 }
 
 // answered notes what an answer says of the backends that were tried before.
-func (g *Gateway) answered(b *backend, failed []*backend) {
-	g.tellEjected(g.pool.answered(b, failed))
+// Light requests prove nothing: a server whose engine fails has a list of models.
+func (g *Gateway) answered(c *call, b *backend, failed []*backend) {
+	if !c.want.light {
+		g.tellEjected(g.pool.answered(b, failed))
+	}
 }
 
 // unanswered notes that no backend has answered, unless that was a matter of time.
 func (g *Gateway) unanswered(c *call, err error, tried []*backend) {
-	if c.ctx.Err() == nil && (err == nil || mendable(err)) {
+	if c.ctx.Err() == nil && !c.want.light && (err == nil || mendable(err)) {
 		g.tellEjected(g.pool.unanswered(tried, err == nil))
 	}
 }

@@ -137,12 +137,12 @@ func (p *pool) wait(ctx context.Context, me *waiter) (*lease, error) {
 }
 
 // join puts a request into its row: at the end, unless it has been tried before
-// and keeps its place. A full line has room for a caller who
-// has less in it than another: the one with the most loses its last.
+// and keeps its place. A full line has room for a caller who has less in it than
+// another: the one with the most loses its last.
 func (p *pool) join(w *want, tried []*backend) (*waiter, error) {
 	ahead := p.line.ahead(w)
 	wait := p.expect(w, ahead)
-	if p.line.limit > 0 && wait > p.line.limit {
+	if p.line.limit > 0 && wait > p.line.limit && len(tried) == 0 {
 		return nil, &waitError{why: lineTooLong, retry: wait - p.line.limit}
 	}
 	if p.line.total() >= p.line.max {
