@@ -83,7 +83,7 @@ type rank int
 
 const (
 	fit     rank = iota // up, or next in turn for a trial
-	unasked                // nobody has asked it yet
+	unasked             // nobody has asked it yet
 	ejected             // answers /health, and fails requests
 	dead                // down; the probe that says so may be old
 	useless             // has not what is wanted
