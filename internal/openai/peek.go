@@ -16,6 +16,7 @@ type Request struct {
 	// Stream is set where the body asks for a stream.
 	Stream bool
 
+	object  bool   // the body is a JSON object, not a form
 	options member // stream_options; end is 0 where the body has none
 }
 
@@ -42,6 +43,7 @@ func Peek(body []byte) Request {
 	if !o.whole {
 		return Request{}
 	}
+	r.object = true
 	return r
 }
 
@@ -80,14 +82,14 @@ func PeekForm(body []byte, contentType string) Request {
 
 // AskForUsage gives the body with stream_options.include_usage set to true and
 // every other byte as it was. ok is false, and the body the same, where there
-// is nothing to ask: the request is no stream, or it asks by itself, or it sets
+// is nothing to ask: the request is no stream, or a form, or it asks by itself, or it sets
 // stream_options in a way that would give the client more than the one extra
 // chunk which [Stream.Read] recognises (continuous_usage_stats), or in a way
 // that is for vLLM to refuse.
 //
 // body must be the bytes that r was peeked from.
 func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
-	if !r.Stream {
+	if !r.Stream || !r.object {
 		return body, false
 	}
 	if r.options.end == 0 {
