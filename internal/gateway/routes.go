@@ -110,3 +110,15 @@ func wellFormedID(id string) bool {
 	}
 	return true
 }
+
+// wellFormedQuery: a query goes on as it is spelled, so it must be one to all
+// readers. net/url takes "#" and bytes beyond ASCII into it; to others a fragment
+// begins there, or the request is broken.
+func wellFormedQuery(query string) bool {
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}
