@@ -24,6 +24,7 @@ type flags struct {
 	MaxBody           daemon.Bytes  `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
 	TLSCert           string        `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
 	TLSKey            string        `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
+	Pprof             string        `placeholder:"ADDR" help:"Serve profiles of the process on this loopback address, such as 127.0.0.1:6060; off by default."`
 	daemon.LogFlags
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
@@ -34,6 +35,9 @@ func (f flags) Validate() error {
 	}
 	if f.DrainDelay < 0 || f.DrainTimeout < 0 {
 		return errors.New("--drain-delay and --drain-timeout must not be negative")
+	}
+	if f.Pprof != "" {
+		return daemon.CheckPprof("--pprof", f.Pprof)
 	}
 	return nil
 }
@@ -56,6 +60,11 @@ func main() {
 	g, err := gateway.New(f.config(log))
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
+	}
+	if f.Pprof != "" {
+		if err := daemon.ServePprof(context.Background(), "--pprof", f.Pprof, log); err != nil {
+			daemon.Exit(name, daemon.Failed, err)
+		}
 	}
 	err = daemon.Server{
 		Name:         name,

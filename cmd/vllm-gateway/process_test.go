@@ -139,6 +139,9 @@ func TestCommandLine(t *testing.T) {
 		"backend twice":   {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
 		"port taken":      {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
 		"no such host":    {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
+		"open profiles":   {[]string{"--pprof", "0.0.0.0:6060"}, "", 2, []string{"--pprof 0.0.0.0:6060", "must be a loopback address such as 127.0.0.1:6060"}},
+		"profiles by env": {nil, "VLLM_GATEWAY_PPROF=:6060", 2, []string{"--pprof :6060", "127.0.0.1:6060"}},
+		"profiles' port":  {[]string{"--pprof", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "--pprof"}},
 		"zero timeout":    {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
 	} {
 		cmd := exec.Command(binary, tt.args...)
@@ -158,6 +161,38 @@ func TestCommandLine(t *testing.T) {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
+		}
+	}
+}
+
+// Profiles have a port of their own, where they are asked for; on the main one there
+// are none.
+func TestPprof(t *testing.T) {
+	backend, finish := slowStream(t)
+	close(finish)
+	profiles := freeAddr(t)
+	p := start(t, backend, "--pprof", profiles)
+	p.await("profiles are served")
+	for url, want := range map[string]int{
+		"http://" + profiles + "/debug/pprof/heap":       200,
+		"http://" + profiles + "/debug/pprof/":           200,
+		"http://" + profiles + "/v1/models":              404,
+		"http://" + profiles + "/metrics":                404,
+		"http://" + p.addr + "/debug/pprof/":             404,
+		"http://" + p.addr + "/debug/pprof/heap":         404,
+		"http://" + p.addr + "/debug/pprof/heap?debug=1": 404,
+	} {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want || err != nil {
+			t.Errorf("%s: %d, %v; want %d", url, resp.StatusCode, err, want)
+		}
+		if strings.HasSuffix(url, "heap") && want == 200 && !bytes.HasPrefix(body, []byte("\x1f\x8b")) {
+			t.Errorf("%s is no profile: %.20q", url, body)
 		}
 	}
 }
