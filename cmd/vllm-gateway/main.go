@@ -72,6 +72,7 @@ func main() {
 		Handler:      g,
 		TLSCert:      f.TLSCert,
 		TLSKey:       f.TLSKey,
+		PeerTimeout:  f.StreamIdleTimeout,
 		Leave:        g.Leave,
 		DrainDelay:   f.DrainDelay,
 		DrainTimeout: f.DrainTimeout,
