@@ -84,13 +84,19 @@ type nowhere struct{}
 func (nowhere) Network() string { return "tcp" }
 func (nowhere) String() string  { return "127.0.0.1:1" }
 
-// say gives raw to the server, piece bytes at a time, and waits until it has
+// open gives raw to the server, piece bytes at a time, and waits until it has
 // closed the connection.
-func (p *inProcess) say(raw []byte, piece int) outcome {
+func (p *inProcess) open(raw []byte, piece int) *script {
 	c := &script{in: raw, piece: piece, over: make(chan struct{})}
 	c.changed.L = &c.mu
 	p.conns <- c
 	<-c.over
+	return c
+}
+
+// say tells what came of it.
+func (p *inProcess) say(raw []byte, piece int) outcome {
+	c := p.open(raw, piece)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := outcome{closed: !c.heard}
@@ -209,8 +215,8 @@ func TestHostileRequestsInPieces(t *testing.T) {
 // Whatever the bytes, what reaches the backend is canonical and was said: see
 // judge.
 func FuzzRequest(f *testing.F) {
-	for _, h := range corpus() {
-		if len(h.raw) <= 300 {
+	for i, h := range corpus() {
+		if i%4 == 0 && len(h.raw) <= 300 { // all of them go another way in TestHostileRequestsInPieces
 			f.Add([]byte(h.raw), byte(0))
 		}
 	}
