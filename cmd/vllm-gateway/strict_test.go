@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -275,17 +276,22 @@ func isToken(s string) bool {
 	return s != "" && strings.Trim(s, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }
 
-// paths are docs/configuration.md's, by their methods.
+// paths are those that docs/configuration.md promises to relay, with their methods.
 var paths = map[string]string{}
 
 func init() {
-	for path := range strings.FieldsSeq(`/v1/chat/completions /v1/chat/completions/batch /v1/completions /v1/systemone /v1/embeddings /v2/embed /v1/messages
-		/v1/messages/count_tokens /v1/responses /rerank /v1/rerank /v2/rerank /score /v1/score /generative_scoring /classify /pooling /tokenize /detokenize
-		/v1/audio/transcriptions /v1/audio/translations`) {
-		paths[path] = "POST"
+	doc, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		panic(err)
 	}
-	for path := range strings.FieldsSeq(`/v1/models /v1/realtime /version`) {
-		paths[path] = "GET"
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\| relayed").FindAllStringSubmatch(string(doc), -1) {
+		method := ""
+		for _, cell := range regexp.MustCompile("`([A-Z]* ?)(/[^`]*)`").FindAllStringSubmatch(row[1], -1) {
+			if cell[1] != "" {
+				method = strings.TrimSpace(cell[1])
+			}
+			paths[cell[2]] = method
+		}
 	}
 }
 

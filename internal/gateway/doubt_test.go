@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // To servers that make variables of headers, X_Y is X-Y: what is not to reach
@@ -50,6 +51,7 @@ func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
 					t.Fatalf("%s, %s: %v", path, name, err)
 				}
 				io.Copy(io.Discard, resp.Body)
+				conn.SetReadDeadline(time.Now().Add(time.Minute))
 				if left, err := io.ReadAll(in); len(left) > 0 || err != nil || !resp.Close {
 					t.Errorf("%s, %s: Connection: close is %v; then came %q, %v", path, name, resp.Close, left, err)
 				}
