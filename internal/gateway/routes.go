@@ -112,8 +112,9 @@ func wellFormedID(id string) bool {
 }
 
 // wellFormedQuery: a query goes on as it is spelled, so it must be one to all
-// readers. net/url takes "#" and bytes beyond ASCII into it; to others a fragment
-// begins there, or the request is broken.
+// readers. net/url takes "#", bytes beyond ASCII, and spaces (which HTTP/2 can
+// carry) into it; to others a fragment or the version begins there, or the request
+// is broken.
 func wellFormedQuery(query string) bool {
 	for i := range len(query) {
 		if c := query[i]; c <= ' ' || c >= 0x7f || c == '#' {
