@@ -36,7 +36,7 @@ race:
 	go test -race ./...
 	cd stack && go test -race ./monitor
 fuzz: # a minute for each parser of outside bytes
-	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody openai/FuzzFormWithModel gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t#*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
+	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody openai/FuzzFormWithModel gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus ../cmd/vllm-gateway/FuzzRequest; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t##*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
 	cd clients && go test -count 1 ./...
 test-rules: bin/promtool # alerts and recorded series, by Prometheus's own tool

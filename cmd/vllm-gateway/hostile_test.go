@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -82,5 +85,62 @@ func TestCutBodyOverHTTP10(t *testing.T) {
 	got, err := io.ReadAll(conn)
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the answer ended with %v; want a reset\n%s", err, got)
+	}
+}
+
+// Whatever a client puts on the wire, the backend gets what no two readers can
+// understand differently, or nothing: see judge.
+func TestHostileRequests(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := record(l, "")
+	p := start(t, r.url())
+	classes := []string{}
+	count, seen := map[string]int{}, map[string]bool{}
+	relayed, wrong := 0, 0
+	honest := func() {
+		t.Helper()
+		if o := exchange(t, p.addr, r, []byte(posted(`{"model":"m"}`))); !slices.Equal(o.statuses, []int{relayedStatus}) {
+			t.Fatalf("an honest request is answered %v", o.statuses)
+		}
+	}
+	for _, h := range corpus() {
+		if seen[h.raw] {
+			continue
+		}
+		seen[h.raw] = true
+		if count[h.class] == 0 {
+			classes = append(classes, h.class)
+			honest()
+		}
+		count[h.class]++
+		o := exchange(t, p.addr, r, []byte(h.raw))
+		relayed += len(o.got)
+		err := judge([]byte(h.raw), o, true)
+		if err == nil && h.reach >= 0 && len(o.got) != h.reach {
+			err = fmt.Errorf("%d requests reached the backend; want %d (answers: %v)", len(o.got), h.reach, o.statuses)
+		}
+		if err != nil {
+			t.Errorf("%s: %q: %v", h.class, clip([]byte(h.raw)), err)
+			if wrong++; wrong == 5 {
+				t.Fatal("and so on")
+			}
+		}
+	}
+	honest()
+	for _, word := range []string{"panic", "level=ERROR", "outcome=internal"} {
+		if strings.Contains(p.stderr.String(), word) {
+			t.Errorf("%s is in the log:\n%s", word, tail(p.stderr.String()))
+		}
+	}
+	for _, class := range classes {
+		t.Logf("%4d %s", count[class], class)
+	}
+	t.Logf("%4d inputs, of which %d requests reached the backend", len(seen), relayed)
+	if len(seen) < 500 {
+		t.Errorf("%d inputs are left of the corpus", len(seen))
 	}
 }

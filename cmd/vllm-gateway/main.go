@@ -36,6 +36,7 @@ type flags struct {
 	BodyMemory        daemon.Bytes      `default:"1GiB" placeholder:"SIZE" help:"Memory for all request bodies that are held (${default}; 0: no limit)."`
 	TLSCert           string            `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
 	TLSKey            string            `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
+	Pprof             string            `placeholder:"ADDR" help:"Serve profiles of the process on this loopback address, such as 127.0.0.1:6060; off by default."`
 	daemon.LogFlags
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
@@ -46,6 +47,9 @@ func (f flags) Validate() error {
 	}
 	if f.DrainDelay < 0 || f.DrainTimeout < 0 {
 		return errors.New("--drain-delay and --drain-timeout must not be negative")
+	}
+	if f.Pprof != "" {
+		return daemon.CheckPprof("--pprof", f.Pprof)
 	}
 	return nil
 }
@@ -69,12 +73,18 @@ func main() {
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}
+	if f.Pprof != "" {
+		if err := daemon.ServePprof(context.Background(), "--pprof", f.Pprof, log); err != nil {
+			daemon.Exit(name, daemon.Failed, err)
+		}
+	}
 	err = daemon.Server{
 		Name:         name,
 		Listen:       f.Listen,
 		Handler:      g,
 		TLSCert:      f.TLSCert,
 		TLSKey:       f.TLSKey,
+		PeerTimeout:  f.StreamIdleTimeout,
 		Leave:        g.Leave,
 		DrainDelay:   f.DrainDelay,
 		DrainTimeout: f.DrainTimeout,

@@ -134,12 +134,26 @@ func TestCommandLine(t *testing.T) {
 		"no such file":    {[]string{"--tls-key", "nowhere.pem", "--tls-cert", "main.go"}, "", 2, []string{"--tls-key", "nowhere.pem"}},
 		"all bad backends": {[]string{"--backend", "localhost:8000", "--backend", "http://a/v1", "--backend", "http://u:p@b", "--backend", "ftp://c"}, "", 2,
 			[]string{`"localhost:8000"`, "http://host:port", `"http://a/v1"`, "not a path", "password", `"ftp"`}},
-		"impossible port": {[]string{"--backend", "http://a:99999"}, "", 2, []string{"99999", "65535"}},
-		"no address":      {[]string{"--listen", ""}, "", 1, []string{"no address to listen on", "--listen"}},
-		"backend twice":   {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
-		"port taken":      {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
-		"no such host":    {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
-		"zero timeout":    {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
+		"impossible port":    {[]string{"--backend", "http://a:99999"}, "", 2, []string{"99999", "65535"}},
+		"no address":         {[]string{"--listen", ""}, "", 1, []string{"no address to listen on", "--listen"}},
+		"backend twice":      {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
+		"port taken":         {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
+		"no such host":       {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
+		"open profiles":      {[]string{"--pprof", "0.0.0.0:6060"}, "", 2, []string{"--pprof 0.0.0.0:6060", "must be a loopback address such as 127.0.0.1:6060"}},
+		"profiles by env":    {nil, "VLLM_GATEWAY_PPROF=:6060", 2, []string{"--pprof :6060", "127.0.0.1:6060"}},
+		"profiles' port":     {[]string{"--pprof", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "--pprof"}},
+		"no such policy":     {[]string{"--routing", "best"}, "", 2, []string{"--routing", "least-in-flight", "prefix", `"best"`}},
+		"weight of nobody":   {[]string{"--weight", "http://b:1=3"}, "", 2, []string{`weight of "http://b:1"`, "no such backend"}},
+		"weight of 0":        {[]string{"--backend", "http://a:1", "--weight", "http://a:1=0"}, "", 2, []string{`weight of "http://a:1": 0`, "from 1 to 1000"}},
+		"weight of a word":   {[]string{"--weight", "http://a:1=much"}, "", 2, []string{"--weight", "much"}},
+		"alias of an alias":  {[]string{"--alias", "a=b", "--alias", "b=c"}, "", 2, []string{`alias "a" of "b"`, "not for another alias"}},
+		"fallback to itself": {[]string{"--fallback", "a=a"}, "", 2, []string{`fallback of "a"`, "two models"}},
+		"bad header":         {[]string{"--session-header", "X Y"}, "", 2, []string{`session header "X Y"`}},
+		"negative cap":       {[]string{"--max-in-flight=-1"}, "", 2, []string{"requests in flight", "negative"}},
+		"little memory":      {[]string{"--body-memory", "1MiB"}, "", 2, []string{"memory for bodies 1048576", "33554432"}},
+		"srv with a port":    {[]string{"--backend", "srv+http://_http._tcp.vllm:8000"}, "", 2, []string{"the SRV records have it"}},
+		"dns of an address":  {[]string{"--backend", "dns+http://10.0.0.1:8000"}, "", 2, []string{"an address is no DNS name"}},
+		"zero timeout":       {[]string{"--first-byte-timeout", "0s"}, "", 2, []string{"first-byte timeout 0s"}},
 	} {
 		cmd := exec.Command(binary, tt.args...)
 		if tt.env != "" {
@@ -158,6 +172,38 @@ func TestCommandLine(t *testing.T) {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
+		}
+	}
+}
+
+// Profiles have a port of their own, where they are asked for; on the main one there
+// are none.
+func TestPprof(t *testing.T) {
+	backend, finish := slowStream(t)
+	close(finish)
+	profiles := freeAddr(t)
+	p := start(t, backend, "--pprof", profiles)
+	p.await("profiles are served")
+	for url, want := range map[string]int{
+		"http://" + profiles + "/debug/pprof/heap":       200,
+		"http://" + profiles + "/debug/pprof/":           200,
+		"http://" + profiles + "/v1/models":              404,
+		"http://" + profiles + "/metrics":                404,
+		"http://" + p.addr + "/debug/pprof/":             404,
+		"http://" + p.addr + "/debug/pprof/heap":         404,
+		"http://" + p.addr + "/debug/pprof/heap?debug=1": 404,
+	} {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want || err != nil {
+			t.Errorf("%s: %d, %v; want %d", url, resp.StatusCode, err, want)
+		}
+		if strings.HasSuffix(url, "heap") && want == 200 && !bytes.HasPrefix(body, []byte("\x1f\x8b")) {
+			t.Errorf("%s is no profile: %.20q", url, body)
 		}
 	}
 }

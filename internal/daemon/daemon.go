@@ -22,6 +22,17 @@ const (
 	// maxHeaderBytes keeps giant headers away from the backend (CVE-2025-48956
 	// is what one of them does to vLLM).
 	maxHeaderBytes = 64 << 10
+	// maxStreams is how many requests one HTTP/2 connection may have at a time:
+	// Go's own bound since CVE-2023-39325, said here so that it stays.
+	maxStreams = 250
+	// connBuffer and streamBuffer are what a client may send over HTTP/2 before
+	// anybody has read it: on one connection, and of one request. They bound memory,
+	// and the speed of an upload to one of them a round trip.
+	connBuffer   = 1 << 20
+	streamBuffer = 256 << 10
+	// pingAfter is how long an HTTP/2 connection may be silent before its client is
+	// asked whether it is there.
+	pingAfter = 30 * time.Second
 	// lastWrites is how long answers that are already written may take to leave
 	// after Drain.
 	lastWrites = time.Second
@@ -43,6 +54,11 @@ type Server struct {
 	// KeepAlive closes connections that have been idle for so long; 0 is 2
 	// minutes.
 	KeepAlive time.Duration
+	// PeerTimeout is how long an HTTP/2 client that has fallen silent may leave a
+	// ping unanswered before its connection is closed; 0 is 5 minutes. A client that
+	// reads nothing does not answer either: less than what it is otherwise allowed
+	// would cut it early.
+	PeerTimeout time.Duration
 	// ReadTimeout is how long a request may take to arrive; 0 leaves it to the
 	// handler.
 	ReadTimeout time.Duration
@@ -130,9 +146,22 @@ func (s Server) httpServer() *http.Server {
 	if keepAlive == 0 {
 		keepAlive = 2 * time.Minute
 	}
+	peer := s.PeerTimeout
+	if peer == 0 {
+		peer = 5 * time.Minute
+	}
 	return &http.Server{
 		Handler:   s.Handler,
 		Protocols: &protocols,
+		// No WriteByteTimeout: it would end all streams of a connection whose client
+		// reads slowly, and when to do so is the handler's to say, for each of them.
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: connBuffer,
+			MaxReceiveBufferPerStream:     streamBuffer,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   peer,
+		},
 		// "OPTIONS *" is the handler's to refuse, too.
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            readHeaderTimeout,

@@ -20,6 +20,15 @@ import (
 // nobody wanted before it answers.
 const bodyTimeout = time.Minute
 
+// doubtful: another server may see the end of this request elsewhere, so nothing
+// behind it on its connection may be taken for a request (RFC 9112 6.1). net/http
+// drops a Content-Length that stands beside a Transfer-Encoding, drops any
+// Transfer-Encoding of an HTTP/1.0 request, says nothing of either, and goes on
+// with the connection.
+func doubtful(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
+}
+
 // readBody reads the whole body before anything else is done: the model must be
 // known, a second backend may need the same bytes, a slow client must hold no
 // capacity, and net/http notices that a client has left only once its body is
@@ -28,11 +37,6 @@ const bodyTimeout = time.Minute
 // ctx is the request's; a drain that ends it ends the reading.
 func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max int64, room *memory) (*payload, error) {
 	http1 := r.ProtoMajor == 1 // in HTTP/2 "close" would end the other streams too
-	if http1 && len(r.TransferEncoding) > 0 {
-		// net/http drops a Content-Length that stands beside a Transfer-Encoding
-		// and goes on with the connection; RFC 9112 6.1 wants it closed.
-		w.Header().Set("Connection", "close")
-	}
 	if r.ContentLength > max {
 		if http1 {
 			w.Header().Set("Connection", "close")

@@ -56,6 +56,11 @@ func endToEnd(h http.Header) http.Header {
 func backendHeader(r *http.Request, id string) http.Header {
 	h := endToEnd(r.Header)
 	h.Set("X-Request-Id", id)
+	for name := range h {
+		if strings.Contains(name, "_") {
+			delete(h, name) // to servers that make variables of headers, X_Y is X-Y
+		}
+	}
 	h.Del("X-Data-Parallel-Rank") // pins one engine of a server: not for outsiders
 	h.Del("Expect")               // the body is here already
 	h.Del("Accept-Encoding")      // tokens are counted on plain bytes

@@ -108,7 +108,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 	rc.SetWriteDeadline(time.Time{}) // an earlier request on the connection may have set one
-	if g.draining.Load() {
+	if g.draining.Load() || doubtful(r) {
 		w.Header().Set("Connection", "close")
 	}
 	path := r.URL.EscapedPath()
@@ -189,7 +189,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 
 // call reads the request whole and makes of it what the backends get.
 func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call, error) {
-	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || !wellFormedQuery(r.URL.RawQuery) {
 		return nil, errBadQuery
 	}
 	body, err := readBody(ctx, rec.w, r, g.cfg.MaxBody, &g.bodies)

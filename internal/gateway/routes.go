@@ -95,3 +95,16 @@ func (rt route) target(escapedPath string) string {
 	}
 	return rt.path
 }
+
+// wellFormedQuery: a query goes on as it is spelled, so it must be one to all
+// readers. net/url takes "#", bytes beyond ASCII, and spaces (which HTTP/2 can
+// carry) into it; to others a fragment or the version begins there, or the request
+// is broken.
+func wellFormedQuery(query string) bool {
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}

@@ -21,6 +21,7 @@ type Request struct {
 	// responses: previous_response_id. It is as the client wrote it.
 	Previous string
 
+	object  bool               // the body is a JSON object, not a form
 	model   member             // end is 0 where the body has none, as of all that follow
 	options member             // stream_options
 	reads   [len(reads)]member // what the model reads, in the order of reads
@@ -62,6 +63,7 @@ func Peek(body []byte) Request {
 	if !o.whole {
 		return Request{}
 	}
+	r.object = true
 	return r
 }
 
@@ -186,14 +188,14 @@ func fieldName(head []byte) string {
 
 // AskForUsage gives the body with stream_options.include_usage set to true and
 // every other byte as it was. ok is false, and the body the same, where there
-// is nothing to ask: the request is no stream, or it asks by itself, or it sets
+// is nothing to ask: the request is no stream, or a form, or it asks by itself, or it sets
 // stream_options in a way that would give the client more than the one extra
 // chunk which [Stream.Read] recognises (continuous_usage_stats), or in a way
 // that is for vLLM to refuse.
 //
 // body must be the bytes that r was peeked from.
 func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
-	if !r.Stream {
+	if !r.Stream || !r.object {
 		return body, false
 	}
 	if r.options.end == 0 {

@@ -184,6 +184,9 @@ func TestPeekForm(t *testing.T) {
 	if got.Model != "whisper" || !got.Stream {
 		t.Errorf("PeekForm = %+v; want whisper, streamed", got)
 	}
+	if _, ok := got.AskForUsage(body.Bytes()); ok {
+		t.Error("a form was made to ask for usage, as if it were JSON")
+	}
 	if got := PeekForm(body.Bytes()[:body.Len()/2], "multipart/form-data"); got.Model != "" {
 		t.Errorf("PeekForm without a boundary = %+v; want nothing", got)
 	}
