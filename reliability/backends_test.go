@@ -172,6 +172,43 @@ func TestOneOfTwoDead(t *testing.T) {
 	figure(t, "%d of %d failed", failed, sent)
 }
 
+// A backend that was found dead by a request, and is back, gets requests again as
+// soon as docs/configuration.md says: while it is down it is asked every second.
+func TestBackAgain(t *testing.T) {
+	const rounds = 6
+	sims := []*process{sim(t, 1, time.Millisecond), sim(t, 2, time.Millisecond)}
+	x := learn(t, 5, 8, sims...)
+	g := front(t, []string{sims[0].url(), sims[1].url()})
+	client := newClient(t, true)
+	state := func() string {
+		for _, b := range g.health().Backends {
+			if b.Backend == sims[0].addr {
+				return b.State
+			}
+		}
+		return ""
+	}
+	var longest time.Duration
+	c := tally{t: t}
+	for range rounds {
+		sims[0].kill()
+		until(t, "it is found dead", func() bool {
+			for i := range 4 {
+				c.add(x.ask(t.Context(), client, g.url(), x.pick(i, i%2 == 0), nil), whole)
+			}
+			return state() != "up"
+		})
+		sims[0].start()
+		back := time.Now()
+		until(t, "it is up again", func() bool { return state() == "up" })
+		longest = max(longest, time.Since(back))
+	}
+	if longest > 2*time.Second {
+		t.Errorf("it was left out for %v after it was back", longest)
+	}
+	figure(t, "found dead and back %d times: %.2f s without requests at most, %d of %d requests failed", rounds, longest.Seconds(), c.all()-c.counts[whole], c.all())
+}
+
 // Where every backend breaks what it is sent, a request must not go round them
 // all: it may be the request that breaks them.
 func TestAllDead(t *testing.T) {

@@ -6,6 +6,7 @@
 //
 //	make test-reliability
 //	make soak MINUTES=3
+//	GATEWAY_ARGS='--routing prefix' make soak # further flags for every gateway
 //
 // Each test prints what it measured in lines that begin with "figure:".
 package reliability
@@ -171,12 +172,14 @@ type gateway struct {
 }
 
 // front starts a gateway before backends and waits until it has asked each for
-// its health. When the test ends, it must hold no more than now.
+// its health. When the test ends, it must hold no more than now. GATEWAY_ARGS in
+// the environment are further flags for every gateway.
 func front(t *testing.T, backends []string, args ...string) *gateway {
 	t.Helper()
 	for _, b := range backends {
 		args = append(args, "--backend", b)
 	}
+	args = append(args, strings.Fields(os.Getenv("GATEWAY_ARGS"))...)
 	g := &gateway{process: launch(t, "vllm-gateway", args...)}
 	until(t, "every backend was asked", func() bool {
 		for _, b := range g.health().Backends {
