@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,11 +121,15 @@ func (p *process) url() string { return "http://" + p.addr }
 // any of them needs, so that it decides nothing but when a test gives up.
 const patience = 30 * time.Second
 
-// until polls a condition that another process makes true.
-func until(t *testing.T, what string, is func() bool) {
+// until polls a condition that another process makes true. Where it does not, more
+// tells what there is instead.
+func until(t *testing.T, what string, is func() bool, more ...func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !is(); {
 		if time.Now().After(deadline) {
+			for _, m := range more {
+				what += ": " + m()
+			}
 			t.Fatalf("waited %v, and not yet: %s", patience, what)
 		}
 		<-time.After(5 * time.Millisecond)
@@ -189,8 +194,15 @@ func front(t *testing.T, backends []string, args ...string) *gateway {
 		}
 		return true
 	})
-	m := g.metrics()
-	g.goroutines, g.fds = m.sum("go_goroutines"), m.sum("process_open_fds")
+	// A scrape has goroutines of its own, now one more, now one less.
+	var goroutines, fds []float64
+	for range 15 {
+		m := g.metrics()
+		goroutines, fds = append(goroutines, m.sum("go_goroutines")), append(fds, m.sum("process_open_fds"))
+	}
+	slices.Sort(goroutines)
+	slices.Sort(fds)
+	g.goroutines, g.fds = goroutines[7], fds[7]
 	t.Cleanup(g.settled)
 	return g
 }

@@ -3,6 +3,7 @@
 package reliability
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -120,19 +121,36 @@ func (s *soaked) atRest(before *rest) rest {
 		b.refuse()
 		b.breakAll(false)
 	}
-	least := s.now()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		r := s.now()
-		least = rest{min(least.goroutines, r.goroutines), min(least.fds, r.fds), min(least.rss, r.rss)}
+	// A scrape has goroutines of its own, now one more, now one less: so it is the
+	// usual count that counts.
+	usual := func() (r rest) {
+		var all [][3]float64
+		for range 101 {
+			r := s.now()
+			all = append(all, [3]float64{r.goroutines, r.fds, float64(r.rss)})
+		}
+		return rest{median(all, 0), median(all, 1), int(median(all, 2))}
 	}
-	if before != nil && (least.goroutines > before.goroutines || least.fds > before.fds) {
-		s.t.Fatalf("at rest it holds %+v; before %+v\n%s", least, *before, s.g.goroutinesNow())
+	var r rest
+	if before == nil {
+		<-time.After(5 * time.Second) // longer than the gateway keeps what is idle
+		r = usual()
+	} else {
+		until(s.t, "it holds what it held", func() bool {
+			r = usual()
+			return r.goroutines <= before.goroutines && r.fds <= before.fds
+		}, func() string { return fmt.Sprintf("%+v; before %+v\n%s", r, *before, s.g.goroutinesNow()) })
 	}
 	for _, b := range s.boxes {
 		b.accept(s.t)
 	}
 	until(s.t, "all backends are up again", s.g.up)
-	return least
+	return r
+}
+
+func median(rows [][3]float64, column int) float64 {
+	slices.SortFunc(rows, func(a, b [3]float64) int { return cmp.Compare(a[column], b[column]) })
+	return rows[len(rows)/2][column]
 }
 
 // load sends requests until what goes on meanwhile is over.
