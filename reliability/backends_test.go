@@ -96,6 +96,8 @@ func TestKillUnderLoad(t *testing.T) {
 				up, other = up || is && b.Backend == sims[victim].addr, other || is && b.Backend != sims[victim].addr
 			}
 			return up && other && live[victim][died[victim].Load()].Load() >= cutEach && mended()
+		}, func() string {
+			return fmt.Sprintf("kill %d, of %s: %d streams, all mended: %v, %s", i, sims[victim].addr, live[victim][died[victim].Load()].Load(), mended(), g.get("/health"))
 		})
 		at := time.Now()
 		sims[victim].kill()
