@@ -11,7 +11,7 @@ LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
 
-.PHONY: up test build commands lint race fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test build commands lint race test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -29,12 +29,17 @@ commands: # gateway, GPU exporter and simulator alone
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 lint:
-	go run $(LINT) -tags k6,vllm ./...
+	go run $(LINT) -tags k6,vllm,reliability ./...
 	cd stack && go run $(LINT) -tags browser ./...
 	cd k8s && go run $(LINT) -tags cluster . ./testdata/*/
 race:
 	go test -race ./...
 	cd stack && go test -race ./monitor
+test-reliability: # docs/reliability.md held against real processes, and haproxy; minutes
+	go test -tags reliability -count 1 -timeout 15m -v -skip '^TestSoak$$' ./reliability
+MINUTES = 3
+soak: # all that goes wrong, for MINUTES=3
+	SOAK_MINUTES=$(MINUTES) go test -tags reliability -count 1 -timeout 0 -v -run '^TestSoak$$' ./reliability
 fuzz: # a minute for each parser of outside bytes
 	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody openai/FuzzFormWithModel gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus ../cmd/vllm-gateway/FuzzRequest; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t##*/}$$" -fuzztime $(or $(FUZZTIME),60s) || exit 1; done
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it

@@ -36,7 +36,7 @@ var rooms = map[string]struct {
 
 // noRooms are the tests that stand alone: this one, and those that run the
 // binaries.
-var noRooms = []string{"", "loadtests", "vllm"}
+var noRooms = []string{"", "loadtests", "reliability", "vllm"}
 
 func TestWalls(t *testing.T) {
 	for _, pkg := range list(t, "{{.ImportPath}}", "./...") {
