@@ -25,7 +25,8 @@ type backend struct {
 	host string   // the Host header
 	of   *place   // which source names it
 	road *road
-	hash uint64 // of its name; see byHash
+	hash uint64        // of its name; see byHash
+	fell chan struct{} // holds something once it has gone down
 	// stop ends the probes.
 	stop func()
 

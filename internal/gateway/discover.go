@@ -94,7 +94,7 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 		b := p.find(e.name)
 		switch {
 		case b == nil:
-			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown}
+			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown, fell: make(chan struct{}, 1)}
 			p.add(b)
 			g.metrics.introduceBackend(b.name)
 			g.attend(ctx, s, b)

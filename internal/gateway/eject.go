@@ -68,12 +68,12 @@ func (e *ejection) eject(now time.Time) time.Duration {
 
 // answered notes that a backend has answered a request. Those that failed with it
 // before are to blame for that: now it is known that it was not the request.
-func (p *pool) answered(b *backend, failed []*backend) (out map[*backend]time.Duration) {
+func (p *pool) answered(b *backend, failed []*backend, at time.Time) (out map[*backend]time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.budget.succeed()
 	b.passive.succeed()
-	return p.strike(failed, proven)
+	return p.strike(failed, proven, at)
 }
 
 // unanswered notes that a request has failed for good. If it was refused it is not
@@ -87,13 +87,15 @@ func (p *pool) unanswered(tried []*backend, refused bool) (out map[*backend]time
 	if !refused {
 		return nil
 	}
-	return p.strike(tried, suspected)
+	return p.strike(tried, suspected, time.Now())
 }
 
-// strike gives those that it has ejected, and for how long.
-func (p *pool) strike(backends []*backend, weight int) (out map[*backend]time.Duration) {
+// strike gives those that it has ejected, and for how long. What has failed before
+// a backend was passed over, or while it is, says nothing new of it: all that ran
+// on it when it died comes to light in the seconds after.
+func (p *pool) strike(backends []*backend, weight int, at time.Time) (out map[*backend]time.Duration) {
 	for _, b := range backends {
-		if b.passive.strike(weight) && p.mayEject(b) {
+		if at.After(b.passive.until) && b.passive.strike(weight) && p.mayEject(b) {
 			if out == nil {
 				out = map[*backend]time.Duration{}
 			}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -163,6 +164,54 @@ func TestLightAnswersProveNothing(t *testing.T) {
 		}
 		named("x")(w, r)
 	}, named("x"))
+}
+
+// A crash is one failure, however many requests it has met: the backend is tried
+// again a second later, not when all of them have been counted.
+func TestACrashIsOneEjection(t *testing.T) {
+	var crashed atomic.Bool
+	inBubble(t, func(r *rig) {
+		var all ends
+		for range 200 {
+			all.send(r, "")
+		}
+		all.all()
+		r.want(1, "gateway_backend_ejections_total", "backend", "vllm-0:8000")
+		crashed.Store(true)
+		time.Sleep(1300 * time.Millisecond)
+		for range 2 {
+			r.mustPost("/v1/chat/completions", ask)
+		}
+		if _, states := r.health(); states["vllm-0:8000"] != "up" {
+			t.Errorf("/health: %v", states)
+		}
+	}, func(w http.ResponseWriter, r *http.Request) {
+		if !crashed.Load() {
+			play(w, r, []any{headers, 10 * time.Second, abort})
+		}
+		named("back")(w, r)
+	}, answer200("text/plain", 5*time.Second, "x"))
+}
+
+// A backend that a request has found dead is asked every second from then on.
+func TestDeadBackendIsAskedSoon(t *testing.T) {
+	for range 20 { // somewhere between two probes
+		inBubble(t, func(r *rig) {
+			time.Sleep(time.Duration(rand.IntN(5000)) * time.Millisecond)
+			r.backends[0].kill()
+			for range 2 {
+				r.mustPost("/v1/chat/completions", ask)
+			}
+			if _, states := r.health(); states["vllm-0:8000"] != "down" {
+				t.Errorf("/health: %v", states)
+			}
+			r.backends[0].start(t)
+			time.Sleep(1200 * time.Millisecond)
+			if _, states := r.health(); states["vllm-0:8000"] != "up" {
+				t.Errorf("/health: %v", states)
+			}
+		}, named("x"), named("y"))
+	}
 }
 
 // Slow is not dead: a backend that lets its time pass is not passed over.

@@ -100,7 +100,8 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 // closed.
 func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 	var tried []*backend
-	var refusal *answer // of the first backend; says more than that the second is gone
+	var failedAt time.Time // the first of them
+	var refusal *answer    // of the first backend; says more than that the second is gone
 	for {
 		l, err := g.lease(rec, c, tried)
 		if err != nil {
@@ -120,9 +121,10 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 			return nil, blame(c.ctx, c.ctx.Err())
 		}
 		if err == nil && !retryStatus(a.status) && !lifeless {
-			g.answered(c, b, failed)
+			g.answered(c, b, failed, failedAt)
 			return a, nil
 		}
+		failedAt = time.Now()
 		if !g.another(c, err, tried) {
 			g.unanswered(c, err, tried)
 			if err != nil && refusal != nil && c.ctx.Err() == nil {
@@ -276,9 +278,9 @@ func (g *Gateway) release(l *lease) {
 
 // answered notes what an answer says of the backends that were tried before.
 // Light requests prove nothing: a server whose engine fails has a list of models.
-func (g *Gateway) answered(c *call, b *backend, failed []*backend) {
+func (g *Gateway) answered(c *call, b *backend, failed []*backend, at time.Time) {
 	if !c.want.light {
-		g.tellEjected(g.pool.answered(b, failed))
+		g.tellEjected(g.pool.answered(b, failed, at))
 	}
 }
 

@@ -32,6 +32,12 @@ func (g *Gateway) watch(ctx context.Context, b *backend) {
 		}
 		select {
 		case <-time.After(jitter(wait)):
+			continue
+		case <-b.fell: // a request has found it dead, and the next probe may be far
+		case <-ctx.Done():
+		}
+		select {
+		case <-time.After(jitter(probeDownEvery)):
 		case <-ctx.Done():
 		}
 	}
@@ -113,6 +119,10 @@ func (g *Gateway) setDown(b *backend, why error) {
 	if g.pool.setState(b, down, why.Error()) {
 		g.metrics.backendUp.WithLabelValues(b.name).Set(0)
 		g.cfg.Log.Warn("backend is down", "backend", b.name, "error", why)
+		select {
+		case b.fell <- struct{}{}:
+		default:
+		}
 	}
 }
 
