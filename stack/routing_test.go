@@ -79,8 +79,7 @@ func textOf(from *rand.Rand, tokens int) string {
 	return string(b)
 }
 
-// scale is how large a workload is: 400 requests a second for so many seconds, of
-// which the first fill the caches, and how many prefixes there are.
+// scale is how large a workload is: requests for so many seconds, of which the first fill the caches, and how many prefixes there are.
 type scale struct {
 	warm, measured float64
 	prefixes       int
@@ -95,7 +94,7 @@ const prefixTokens = 2000
 
 // tenants ask short questions about long texts; popularity says how often each text is
 // asked about, in any unit. A server can keep a twentieth of the texts.
-func tenants(name string, s scale, popularity func(i int) float64) workload {
+func tenants(name string, s scale, rate float64, popularity func(i int) float64) workload {
 	from := rand.New(rand.NewPCG(1, 2))
 	texts, upTo, total := make([]string, s.prefixes), make([]float64, s.prefixes), 0.0
 	for i := range texts {
@@ -104,7 +103,7 @@ func tenants(name string, s scale, popularity func(i int) float64) workload {
 		upTo[i] = total
 	}
 	w := workload{name: name, cache: s.prefixes / 20 * (prefixTokens + 100), warm: seconds(s.warm)}
-	for at := 0.0; at < s.warm+s.measured; at += from.ExpFloat64() / routingRate {
+	for at := 0.0; at < s.warm+s.measured; at += from.ExpFloat64() / rate {
 		i, _ := slices.BinarySearch(upTo, from.Float64()*total)
 		w.chats = append(w.chats, chat{at: seconds(at), system: texts[i], turns: []string{textOf(from, 100)}, session: fmt.Sprint("tenant-", i)})
 	}
@@ -128,12 +127,20 @@ func talks(name string, s scale, system string) workload {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-func even(s scale) workload { return tenants("even", s, func(int) float64 { return 1 }) }
+func even(s scale) workload { return tenants("even", s, routingRate, func(int) float64 { return 1 }) }
 
 // skewed is Zipf's law: the first is asked about twice as often as the second.
 func skewed(s scale) workload {
-	return tenants("skewed", s, func(i int) float64 { return 1 / float64(i+1) })
+	return tenants("skewed", s, routingRate, zipf)
 }
+
+// crowded is more than the servers can do that have little cached, and comes while
+// they have nothing.
+func crowded(s scale) workload {
+	return tenants("skewed, crowded", s, 2.2*routingRate, zipf)
+}
+
+func zipf(i int) float64 { return 1 / float64(i+1) }
 
 func conversations(s scale) workload { return talks("conversations", s, "") }
 
@@ -373,7 +380,9 @@ var routingPolicies = []routingPolicy{
 	{"round-robin", func(c *gateway.Config) { c.Routing = gateway.RoundRobin }},
 	{"least-in-flight", func(c *gateway.Config) { c.Routing = gateway.LeastInFlight }},
 	{"power-of-two", func(c *gateway.Config) { c.Routing = gateway.PowerOfTwo }},
-	{"prefix, no bound", func(c *gateway.Config) { c.Routing, c.MaxLoad = gateway.Prefix, math.Inf(1) }},
+	{"session, no bound", func(c *gateway.Config) {
+		c.Routing, c.SessionHeader, c.MaxLoad = gateway.Session, "X-Chat", math.Inf(1)
+	}},
 	{"session", func(c *gateway.Config) { c.Routing, c.SessionHeader = gateway.Session, "X-Chat" }},
 	{"prefix", func(c *gateway.Config) { c.Routing = gateway.Prefix }},
 }
@@ -428,9 +437,9 @@ func TestRoutingByPrefix(t *testing.T) {
 // its bound, 8 where the mean is less than 4.
 func TestRoutingBySkewedPrefix(t *testing.T) {
 	t.Parallel()
-	r := all(t, skewed(fast), "least-in-flight", "prefix", "prefix, no bound")
+	r := all(t, skewed(fast), "least-in-flight", "prefix", "session, no bound")
 	prefixWins(t, r, 1) // every server misses a hot prefix once, and these come late
-	if with, without := r["prefix"], r["prefix, no bound"]; with.peak > 8 || without.peak <= 16 || without.p95 < 2*with.p95 {
+	if with, without := r["prefix"], r["session, no bound"]; with.peak > 8 || without.peak <= 16 || without.p95 < 2*with.p95 {
 		t.Errorf("the most in flight on a server, and p95: with a bound %d, %v, without %d, %v", with.peak, with.p95, without.peak, without.p95)
 	}
 }
@@ -449,11 +458,12 @@ func prefixWins(t *testing.T, r map[string]figures, late float64) {
 // prompt; for that none is more crowded.
 func TestRoutingConversations(t *testing.T) {
 	t.Parallel()
+	// Two thirds of what a conversation sends have been sent before.
 	long := scale{warm: 2, measured: 0.8} // until as many end as begin
 	for _, w := range []workload{conversations(long), shared(long)} {
 		t.Run(w.name, func(t *testing.T) {
 			r := all(t, w, "least-in-flight", "prefix")
-			if p, o := r["prefix"], r["least-in-flight"]; p.hits < o.hits+0.2 || p.p95 > o.p95*21/20 || p.p50 > o.p50 {
+			if p, o := r["prefix"], r["least-in-flight"]; p.hits < max(0.6, o.hits+0.2) || p.p95 > o.p95*21/20 || p.p50 > o.p50 {
 				t.Errorf("prefix: %.3f of the tokens cached, p50 %v, p95 %v; least in flight: %.3f, %v, %v", p.hits, p.p50, p.p95, o.hits, o.p50, o.p95)
 			}
 		})
