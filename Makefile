@@ -11,7 +11,7 @@ LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
 
-.PHONY: up test build commands lint race test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test build commands lint race routing test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -30,11 +30,13 @@ commands: # gateway, GPU exporter and simulator alone
 
 lint:
 	go run $(LINT) -tags k6,vllm,reliability ./...
-	cd stack && go run $(LINT) -tags browser ./...
+	cd stack && go run $(LINT) -tags browser,routing ./...
 	cd k8s && go run $(LINT) -tags cluster . ./testdata/*/
 race:
 	go test -race ./...
 	cd stack && go test -race ./monitor
+routing: # the policies before 64 simulators: docs/routing.md; ARGS=-update writes its table
+	cd stack && go test -trimpath -tags routing -count 1 -run TestRoutingTable . $(ARGS)
 test-reliability: # docs/reliability.md held against real processes, and haproxy; minutes
 	go test -tags reliability -count 1 -timeout 15m -v -skip '^TestSoak$$' ./reliability
 MINUTES = 3

@@ -49,8 +49,9 @@ type backend struct {
 // pool is the set of backends, the choice among them, and the line of those that
 // wait for one.
 type pool struct {
-	choose policy
-	cap    int // of requests in flight on one backend; 0: none
+	choose  policy
+	maxLoad float64
+	cap     int // of requests in flight on one backend; 0: none
 
 	mu       sync.Mutex
 	backends []*backend
@@ -59,6 +60,7 @@ type pool struct {
 	seq      int             // requests so far
 	line     line
 	running  map[uint64]int // leases of each caller; kept where there is a cap
+	begun    map[uint64]int // leases of each of want.begins
 	budget   budget
 	homes    homes
 	scratch  []*backend
@@ -69,7 +71,10 @@ type want struct {
 	model string // "": any will do
 	// key says which backend is likely to have the prompt cached; 0: nothing
 	// does.
-	key      uint64
+	key uint64
+	// begins stand in for key: what the prompt begins with, first a little of it,
+	// then more; see telling.
+	begins   [2]uint64
 	caller   uint64
 	priority priority
 	seq      int // orders requests as they came
@@ -130,6 +135,7 @@ type lease struct {
 	backend *backend
 	caller  uint64
 	light   bool
+	begins  [2]uint64
 	since   time.Time
 	trial   bool // of a backend that was ejected
 	back    bool
@@ -140,7 +146,7 @@ type lease struct {
 // called with mu held.
 func (p *pool) take(w *want, tried []*backend) (*lease, rank) {
 	best := useless
-	c := choice{free: p.scratch[:0], key: w.key}
+	c := choice{free: p.scratch[:0], key: w.key, maxLoad: p.maxLoad}
 	for _, b := range p.backends {
 		r := p.rank(b, w, tried)
 		if r > best || r == useless {
@@ -156,6 +162,9 @@ func (p *pool) take(w *want, tried []*backend) (*lease, rank) {
 		}
 	}
 	p.scratch = c.free
+	if c.key == 0 {
+		c.key = p.telling(w.begins, c.inFlight)
+	}
 	if len(c.free) == 0 {
 		return nil, best
 	}
@@ -169,10 +178,11 @@ func (p *pool) give(b *backend, w *want) *lease {
 	p.turn++
 	b.turn = p.turn
 	b.inFlight++
+	p.count(w.begins, 1)
 	if p.cap > 0 {
 		p.running[w.caller]++
 	}
-	return &lease{p: p, backend: b, caller: w.caller, light: w.light, since: time.Now(), trial: b.passive.try()}
+	return &lease{p: p, backend: b, caller: w.caller, light: w.light, begins: w.begins, since: time.Now(), trial: b.passive.try()}
 }
 
 // release gives a lease back, and the backend to whoever has waited for it.
@@ -185,6 +195,7 @@ func (l *lease) release() {
 	}
 	l.back = true
 	b.inFlight--
+	p.count(l.begins, -1)
 	if l.trial {
 		b.passive.tried()
 	}

@@ -14,7 +14,8 @@ type choice struct {
 	// inFlight and weight are the sums over these and over those that are as good
 	// and full.
 	inFlight, weight int
-	key              uint64 // see want
+	key              uint64  // see want
+	maxLoad          float64 // see Config
 }
 
 // policy chooses one of the free backends. The pool is locked meanwhile.
@@ -87,15 +88,42 @@ func atRandom(from []*backend) *backend {
 	panic("unreachable: weights are positive")
 }
 
-// Bounds of a backend's load under byHash, from the comparison in
-// docs/routing.md.
+// Bounds of a key under byHash; docs/routing.md has what other values did.
 const (
-	// maxLoad times the mean of all is as much as a key brings a backend.
-	maxLoad = 1.25
-	// minLoad is what a backend may have in flight whatever the mean is: with few
-	// requests about, one more is a multiple of it, and no load.
-	minLoad = 4
+	// minLoad is what a key may bring a backend whatever the mean is. With few
+	// requests about, one more is a multiple of it, and no load; and a bound that
+	// is too tight while caches are cold keeps them cold.
+	minLoad = 8
+	// defaultMaxLoad is Config.MaxLoad where that says nothing.
+	defaultMaxLoad = 2
+	// commonShare: see telling.
+	commonShare = 4
 )
+
+// telling gives the first of the keys that tells prompts apart; 0: none does. A key
+// tells nothing where a large share of what is in flight has it: they all send one
+// system prompt. Fewer than commonShare keys can be so at a time, so every backend
+// soon has cached what they stand for, and what comes next in the prompt decides.
+func (p *pool) telling(keys [2]uint64, inFlight int) uint64 {
+	for _, k := range keys {
+		if n := p.begun[k]; k != 0 && (n < minLoad || commonShare*n <= inFlight) {
+			return k
+		}
+	}
+	return 0
+}
+
+// count keeps how many of the leases have the keys.
+func (p *pool) count(keys [2]uint64, by int) {
+	for _, k := range keys {
+		if k == 0 {
+			continue
+		}
+		if p.begun[k] += by; p.begun[k] == 0 {
+			delete(p.begun, k)
+		}
+	}
+}
 
 // byHash takes the backend that the key belongs to, so that prompts which begin
 // alike meet the same prefix cache; or, while that one has more than its share of
@@ -107,7 +135,7 @@ func byHash(c *choice) *backend {
 	if c.key == 0 {
 		return leastInFlight(c)
 	}
-	share := maxLoad * float64(c.inFlight+1) / float64(c.weight)
+	share := c.maxLoad * float64(c.inFlight+1) / float64(c.weight)
 	var best *backend
 	var top float64
 	for _, b := range c.free {

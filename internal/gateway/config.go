@@ -35,6 +35,9 @@ type Config struct {
 	SessionHeader string
 	// PrefixBytes is how much of a prompt decides under [Prefix]; 0 is 1024.
 	PrefixBytes int
+	// MaxLoad bounds, under [Session] and [Prefix], what a backend may have in
+	// flight, in shares of the mean of all; 0 is 2, [math.Inf] is no bound.
+	MaxLoad float64
 	// MaxInFlight bounds the requests on one backend; more wait here. 0: no bound,
 	// they wait in vLLM.
 	MaxInFlight int
@@ -120,6 +123,9 @@ func (c Config) Validate() error {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("%s: must not be negative", n.what))
 		}
+	}
+	if c.MaxLoad != 0 && !(c.MaxLoad >= 1) {
+		errs = append(errs, fmt.Errorf("largest load %v: must be at least 1, the mean", c.MaxLoad))
 	}
 	if c.SessionHeader != "" && !isToken(c.SessionHeader) {
 		errs = append(errs, fmt.Errorf("session header %q: not the name of a header", c.SessionHeader))

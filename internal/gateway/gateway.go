@@ -63,8 +63,11 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Resolver == nil {
 		cfg.Resolver = newResolver(nil)
 	}
+	if cfg.MaxLoad == 0 {
+		cfg.MaxLoad = defaultMaxLoad
+	}
 	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), bodies: memory{max: cfg.BodyMemory}}
-	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], cap: cfg.MaxInFlight, running: map[uint64]int{}, models: map[string]bool{}}
+	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], maxLoad: cfg.MaxLoad, cap: cfg.MaxInFlight, running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}}
 	g.pool.line = line{max: cfg.MaxWaiting, limit: cfg.MaxWait, rows: map[rowKey]*row{}, gauge: g.metrics.line}
 	g.scrape = g.metrics.handler()
 	g.life, g.end = context.WithCancelCause(context.Background())
@@ -221,7 +224,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if err := g.check(ctx, model); err != nil {
 		return nil, err
 	}
-	c.want.key = g.key(r, model, asked)
+	c.want.key, c.want.begins = g.keys(r, model, asked)
 	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" {
 		c.want.home = g.home(c, id)
 	}

@@ -51,6 +51,7 @@ type row struct{ waiters []*waiter }
 type waiter struct {
 	want
 	tried  []*backend
+	passed int         // times that one behind it was called before it
 	called chan *lease // has room for one
 	sent   error       // why it must go, if called is closed
 }
@@ -186,9 +187,54 @@ func (p *pool) callUp(b *backend) {
 		if next == nil {
 			return
 		}
+		next = p.nearer(next, b)
 		p.line.serve(next)
 		next.called <- p.give(b, &next.want)
 	}
+}
+
+// lookahead is how far into a row is looked for a request that the free backend has
+// cached, and how often its first one is passed for such.
+const lookahead = 16
+
+// nearer gives the request of a row that goes to a backend in place of its first,
+// which may not belong there: where all backends are full what comes free is the only
+// choice, and to go by order alone would leave every prompt to chance.
+func (p *pool) nearer(first *waiter, b *backend) *waiter {
+	if first.passed >= lookahead || p.belongs(&first.want, b) {
+		return first
+	}
+	row := p.line.rows[rowKey{first.priority, first.caller}].waiters
+	row = row[slices.Index(row, first)+1:]
+	for _, w := range row[:min(len(row), lookahead)] {
+		if p.rank(b, &w.want, w.tried) == fit && p.belongs(&w.want, b) {
+			first.passed++
+			return w
+		}
+	}
+	return first
+}
+
+// belongs reports whether no backend is nearer to a request's key.
+func (p *pool) belongs(w *want, b *backend) bool {
+	key := w.key
+	if key == 0 && w.begins[0] != 0 {
+		inFlight := 0
+		for _, other := range p.backends {
+			inFlight += other.inFlight
+		}
+		key = p.telling(w.begins, inFlight)
+	}
+	if key == 0 {
+		return true
+	}
+	own := score(key, b)
+	for _, other := range p.backends {
+		if other != b && score(key, other) > own && p.rank(other, w, nil) == fit {
+			return false
+		}
+	}
+	return true
 }
 
 // wake looks whether there is room for those that wait.

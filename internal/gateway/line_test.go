@@ -378,6 +378,81 @@ func TestLineTriesAnEjectedBackend(t *testing.T) {
 	})
 }
 
+// What comes free goes to a request that belongs there, if there is one among the
+// next; and nobody is passed for such without end.
+func TestLineKeepsWhatBelongsTogether(t *testing.T) {
+	inBubbleWith(t, func(c *Config) { c.Routing, c.MaxInFlight, c.MaxWaiting = Session, 1, 1000 }, func(r *rig) {
+		sessions := map[string][]string{} // by backend
+		for i := 0; len(sessions["vllm-0:8000"]) < 5 || len(sessions["vllm-1:8000"]) < 5; i++ {
+			s := fmt.Sprint(i)
+			w := want{key: hash(hash(hashSeed, []byte("tiny\x00")), []byte(s)) | 1}
+			for _, b := range r.g.pool.all() {
+				if r.g.pool.belongs(&w, b) {
+					sessions[b.name] = append(sessions[b.name], s)
+				}
+			}
+		}
+		var all ends
+		for i := range 50 {
+			for _, b := range r.backends {
+				all.send(r, b.addr, "X-Session-Id", sessions[b.addr][i%5])
+			}
+		}
+		home := 0
+		for _, e := range all.all() {
+			if e.body == e.name {
+				home++
+			}
+		}
+		if home < 95 {
+			t.Errorf("%d of 100 requests got to the backend that has their session", home)
+		}
+
+		start := time.Now()
+		var more ends
+		more.send(r, "runs", "X-Session-Id", sessions["vllm-0:8000"][0])
+		more.send(r, "runs", "X-Session-Id", sessions["vllm-1:8000"][0])
+		for range 40 { // more than one backend can take in time
+			more.send(r, "hot", "X-Session-Id", sessions["vllm-0:8000"][1])
+		}
+		for _, e := range more.all() {
+			if e.code != 200 {
+				t.Errorf("%s: %d", e.name, e.code)
+			}
+		}
+		if took := time.Since(start); took != 21*time.Second {
+			t.Errorf("42 requests of a second took two backends %v", took)
+		}
+	}, late(time.Second, named("vllm-0:8000")), late(time.Second, named("vllm-1:8000")))
+}
+
+// One that belongs elsewhere is passed a few times only.
+func TestNobodyIsPassedForEver(t *testing.T) {
+	p := poolOf(Session, 2, 1)
+	key := map[int]uint64{} // by backend
+	for i := 0; len(key) < 2; i++ {
+		for j, b := range p.backends {
+			if k := keyOf(i); p.belongs(&want{key: k}, b) {
+				key[j] = k
+			}
+		}
+	}
+	p.line.max = 1000
+	first := p.line.enter(&want{model: "tiny", key: key[1], seq: 1}, nil)
+	served := 0
+	for i := range 100 {
+		p.line.enter(&want{model: "tiny", key: key[0], seq: 2 + i}, nil)
+	}
+	p.backends[1].inFlight = 1 // busy for good
+	for ; len(first.called) == 0; served++ {
+		p.backends[0].inFlight = 0
+		p.callUp(p.backends[0])
+	}
+	if served != lookahead+1 {
+		t.Errorf("it was served as number %d; want %d", served, lookahead+1)
+	}
+}
+
 // A request that is tried again has waited: it is next.
 func TestSecondAttemptIsNext(t *testing.T) {
 	inBubbleWith(t, capped(1, 100), func(r *rig) {

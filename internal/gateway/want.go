@@ -39,20 +39,27 @@ func callerOf(r *http.Request) uint64 {
 	return maphash.String(callerSeed, host)
 }
 
-// key says which backend a request belongs to, by the policies for which it
-// belongs to one.
-func (g *Gateway) key(r *http.Request, model string, asked openai.Request) uint64 {
+// keys say which backend a request belongs to, by the policies for which it belongs
+// to one; see want.
+func (g *Gateway) keys(r *http.Request, model string, asked openai.Request) (key uint64, begins [2]uint64) {
+	of := func(b []byte) uint64 {
+		if len(b) == 0 {
+			return 0
+		}
+		return hash(hash(hashSeed, []byte(model+"\x00")), b) | 1
+	}
 	if g.cfg.Routing != Session && g.cfg.Routing != Prefix {
-		return 0
+		return 0, begins
 	}
-	of := []byte(r.Header.Get(g.cfg.SessionHeader))
-	if len(of) == 0 && g.cfg.Routing == Prefix {
-		of = asked.Prefix(g.cfg.PrefixBytes)
+	key = of([]byte(r.Header.Get(g.cfg.SessionHeader)))
+	if key != 0 || g.cfg.Routing == Session {
+		return key, begins
 	}
-	if len(of) == 0 {
-		return 0
+	begins = [2]uint64{of(asked.Prefix(g.cfg.PrefixBytes)), of(asked.Opening(g.cfg.PrefixBytes))}
+	if begins[1] == begins[0] {
+		begins[1] = 0
 	}
-	return hash(hash(hashSeed, []byte(model+"\x00")), of) | 1
+	return 0, begins
 }
 
 // resolve gives the model that a request is to get: what its alias stands for, and

@@ -69,29 +69,82 @@ func Peek(body []byte) Request {
 
 // Prefix gives the first n bytes, or fewer, of what the model will read, for
 // telling requests that begin alike: the raw JSON of instructions, system,
-// prompt, messages and input, one after the other. nil where the body has none.
-// It is a copy, so it does not keep the body.
+// prompt, messages and input, one after the other, to the end of the user's first
+// turn: what comes after it grows, and a conversation is to keep its prefix. nil
+// where the body has none. It is a copy, so it does not keep the body.
 //
 // The bytes are as the client wrote them. Two clients that space or escape their
 // JSON differently share no prefix here, though the model reads the same; one
 // client's requests do.
 func (r Request) Prefix(n int) []byte {
+	var reads [len(reads)][]byte
 	total := 0
-	for _, m := range r.reads {
+	for i, m := range r.reads {
 		if !isNull(m.value) {
-			total += len(m.value)
+			reads[i] = m.value[:opens(m.value, nil)]
+			total += len(reads[i])
 		}
 	}
 	if n = min(n, total); n <= 0 {
 		return nil
 	}
 	prefix := make([]byte, 0, n)
-	for _, m := range r.reads {
-		if !isNull(m.value) {
-			prefix = append(prefix, m.value[:min(len(m.value), n-len(prefix))]...)
-		}
+	for _, value := range reads {
+		prefix = append(prefix, value[:min(len(value), n-len(prefix))]...)
 	}
 	return prefix
+}
+
+// Opening is the same for requests whose prefix is everybody's, a long system prompt:
+// the first n bytes, or fewer, of each of instructions, system, and the turns up to
+// the user's first one, so that this one is among them. nil where the body has no
+// turns: of a prompt nobody can say what in it is the user's.
+func (r Request) Opening(n int) []byte {
+	var opening []byte
+	add := func(value []byte) { opening = append(opening, value[:min(max(n, 0), len(value))]...) }
+	turns := false
+	for i, m := range r.reads {
+		switch {
+		case len(m.value) == 0 || isNull(m.value) || reads[i] == "prompt":
+			continue
+		case reads[i] == "messages" || reads[i] == "input":
+			turns = true
+			if m.value[0] == '[' {
+				opens(m.value, add)
+				continue
+			}
+		}
+		add(m.value)
+	}
+	if !turns {
+		return nil
+	}
+	return opening
+}
+
+// maxOpens bounds the turns ahead of the user's first: examples, mostly.
+const maxOpens = 16
+
+// opens gives where in a list of turns the user's first one ends, and calls each with
+// the turns up to there. Of anything else it is the end.
+func opens(value []byte, each func(turn []byte)) int {
+	turn, rest := elements(value)
+	if turn == nil || value[0] != '[' {
+		return len(value)
+	}
+	for range maxOpens {
+		if each != nil {
+			each(turn)
+		}
+		end := len(value) - len(rest)
+		if text(get(turn, "role")) == "user" {
+			return end
+		}
+		if turn, rest = elements(rest); turn == nil {
+			break
+		}
+	}
+	return len(value)
 }
 
 // WithModel gives the body with model as the value of its member model, and

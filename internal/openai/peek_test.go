@@ -104,7 +104,8 @@ func TestPrefix(t *testing.T) {
 		n    int
 		want string
 	}{
-		"chat":             {`{"messages":[{"role":"user"}],"model":"m"}`, 100, `[{"role":"user"}]`},
+		"chat":             {`{"messages":[{"role":"user"}],"model":"m"}`, 100, `[{"role":"user"}`},
+		"chat goes on":     {`{"messages":[{"role":"system"},{"role":"user"}, {"role":"assistant"},{"role":"user"}]}`, 100, `[{"role":"system"},{"role":"user"}`},
 		"chat, cut":        {`{"messages":[{"role":"user"}],"model":"m"}`, 5, `[{"ro`},
 		"completions":      {`{"model":"m","prompt":"Once upon"}`, 100, `"Once upon"`},
 		"completions, ids": {`{"prompt":[1, 2]}`, 100, `[1, 2]`},
@@ -134,6 +135,34 @@ func TestPrefix(t *testing.T) {
 	copy(body, "XXXXXXXXXXXXXX")
 	if string(prefix) != `"a"` {
 		t.Errorf("the prefix became %s with its body", prefix)
+	}
+}
+
+func TestOpening(t *testing.T) {
+	const system, hello, one = `{"role":"system","content":"Be brief."}`, `{"role":"user","content":"Hello"}`, `{"content":"One","role":"assistant"}`
+	for name, tt := range map[string]struct {
+		body string
+		n    int
+		want string
+	}{
+		"chat":              {`{"messages":[` + system + `, ` + hello + `]}`, 100, system + hello},
+		"chat goes on":      {`{"messages":[` + system + `,` + hello + `,` + one + `,` + hello + `]}`, 100, system + hello},
+		"each is cut":       {`{"messages":[` + system + `,` + hello + `]}`, 12, system[:12] + hello[:12]},
+		"assistant first":   {`{"messages":[` + one + `,` + hello + `,` + one + `]}`, 100, one + hello},
+		"nobody is a user":  {`{"messages":[` + one + `,` + one + `]}`, 100, one + one},
+		"many of them":      {`{"messages":[` + strings.Repeat("1,", 99) + `1]}`, 100, strings.Repeat("1", 16)},
+		"messages":          {`{"messages":[` + hello + `,` + one + `],"system":"Be brief."}`, 100, `"Be brief."` + hello},
+		"responses":         {`{"input":[` + hello + `,` + one + `],"instructions":"Be brief."}`, 100, `"Be brief."` + hello},
+		"responses, a text": {`{"input":"Hello","instructions":"Be brief."}`, 4, `"Be "Hel`},
+		"no turns":          {`{"instructions":"Be brief.","input":null}`, 100, ""},
+		"completions":       {`{"prompt":"Once upon a time"}`, 100, ""},
+		"empty":             {`{"messages":[]}`, 100, ""},
+		"no JSON":           {`{"messages":[1]`, 100, ""},
+		"less than nothing": {`{"messages":[1]}`, -1, ""},
+	} {
+		if got := Peek([]byte(tt.body)).Opening(tt.n); string(got) != tt.want {
+			t.Errorf("%s: Peek(%s).Opening(%d) = %s; want %s", name, tt.body, tt.n, got, tt.want)
+		}
 	}
 }
 
@@ -225,6 +254,9 @@ func FuzzPeek(f *testing.F) {
 				t.Fatalf("Prefix(%d) of %q is %q of %d bytes; whole: %q", n, body, short, cap(short), prefix)
 			}
 		}
+		if opening := got.Opening(9); len(opening) > 9*(maxOpens+3) { // system, instructions and a text besides
+			t.Fatalf("Opening(9) of %q is %q", body, opening)
+		}
 		renamed := got.WithModel(body, odd)
 		if !bytes.Equal(before, body) {
 			t.Fatalf("the body was changed: %q -> %q", before, body)
@@ -255,7 +287,8 @@ func FuzzPeek(f *testing.F) {
 				read = append(read, v...)
 			}
 		}
-		if !bytes.Equal(read, prefix) {
+		turns := len(want["messages"]) > 0 || len(want["input"]) > 0
+		if !turns && !bytes.Equal(read, prefix) || (want["input"] == nil || want["messages"] == nil) && !bytes.HasPrefix(read, prefix) {
 			t.Errorf("the model reads %q of %q; Prefix says %q", read, body, prefix)
 		}
 		var other map[string]json.RawMessage
