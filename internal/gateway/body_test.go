@@ -47,6 +47,16 @@ func TestMemoryForBodies(t *testing.T) {
 	}, answer200("text/plain", 10*time.Second, "x"))
 }
 
+// Who still reads a body that is gone is told so.
+func TestReadingAReleasedBody(t *testing.T) {
+	p := &payload{data: []byte("x"), room: &memory{}}
+	r := p.reader()
+	p.drop()
+	if n, err := r.Read(make([]byte, 10)); n != 0 || err != errReleased {
+		t.Errorf("%d, %v; want %v", n, err, errReleased)
+	}
+}
+
 // The memory is given back however a request ends.
 func TestMemoryIsGivenBack(t *testing.T) {
 	var n atomic.Int32

@@ -192,13 +192,21 @@ func TestHostOfANamedBackend(t *testing.T) {
 
 // One backend that two sources name is one backend.
 func TestNamedByTwoSources(t *testing.T) {
-	inBubbleWith(t, func(c *Config) { c.Backends = []string{"http://10.0.0.1:8000", "dns+http://vllm.test.:8000"} }, func(r *rig) {
+	inBubbleWith(t, func(c *Config) {
+		c.Backends = []string{"http://10.0.0.1:8000", "dns+http://vllm.test.:8000"}
+		c.Weights = map[string]int{"dns+http://vllm.test.:8000": 5}
+	}, func(r *rig) {
 		r.vllm("10.0.0.1:8000", named("1"))
 		r.vllm("10.0.0.2:8000", named("2"))
 		r.dns.set("vllm.test.", "10.0.0.1", "10.0.0.2")
 		time.Sleep(6 * time.Second)
 		if _, states := r.health(); len(states) != 2 {
 			t.Errorf("/health: %v", states)
+		}
+		for i, b := range r.g.pool.all() {
+			if want := []int{1, 5}[i]; b.weight != want {
+				t.Errorf("%s has the weight %d; want %d", b.name, b.weight, want)
+			}
 		}
 		r.dns.set("vllm.test.", "10.0.0.2")
 		time.Sleep(6 * time.Second)

@@ -114,6 +114,70 @@ func TestSlotsAreSharedByCallers(t *testing.T) {
 	}, aSecond)
 }
 
+// Of many callers the one with the least running is next, and of those with the same
+// the one that came first.
+func TestNextHasTheLeastRunning(t *testing.T) {
+	for range 20 { // rows are in no order
+		p := poolOf(LeastInFlight, 1, 100)
+		running := map[uint64]int{}
+		for i := range 50 {
+			caller := uint64(i)
+			running[caller] = 5 - i%5
+			p.line.enter(&want{caller: caller, seq: 1 + i}, nil)
+		}
+		for i := range 50 {
+			next := p.line.next(running, func(*waiter) bool { return true })
+			if want := uint64(4 + i*5%50 - i*5/50); next.caller != want {
+				t.Fatalf("number %d is caller %d, who has %d running; want %d", i, next.caller, running[next.caller], want)
+			}
+			p.line.serve(next)
+		}
+	}
+}
+
+// A client that leaves at the very moment at which it is called gives the backend
+// back.
+func TestCalledAndGone(t *testing.T) {
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for range 100 { // which of the two is seen first is a matter of chance
+		p := poolOf(LeastInFlight, 1, 1)
+		me := p.line.enter(&want{seq: 1}, nil)
+		p.callUp(p.backends[0])
+		if p.backends[0].inFlight != 1 {
+			t.Fatal("nobody was called")
+		}
+		if l, err := p.wait(gone, me); l != nil {
+			l.release()
+		} else if err != errGone {
+			t.Errorf("%v; want %v", err, errGone)
+		}
+		if p.backends[0].inFlight != 0 {
+			t.Fatal("the backend was not given back")
+		}
+	}
+}
+
+// How many are ahead is the least that it can be: others take turns.
+func TestAhead(t *testing.T) {
+	p := poolOf(LeastInFlight, 1, 1)
+	for i := range 100 {
+		p.line.enter(&want{caller: 1, priority: normal, seq: 1 + i}, nil)
+	}
+	for i := range 3 {
+		p.line.enter(&want{caller: 2, priority: normal, seq: 200 + i}, nil)
+	}
+	for _, tt := range []struct {
+		caller   uint64
+		priority priority
+		ahead    int
+	}{{1, normal, 103}, {2, normal, 6}, {3, normal, 0}, {1, high, 0}, {2, low, 3}} {
+		if got := p.line.ahead(&want{caller: tt.caller, priority: tt.priority}); got != tt.ahead {
+			t.Errorf("caller %d, priority %d: %d are ahead; want %d", tt.caller, tt.priority, got, tt.ahead)
+		}
+	}
+}
+
 // Within one caller's row who came first is served first.
 func TestLineIsInOrder(t *testing.T) {
 	inBubbleWith(t, capped(1, 100), func(r *rig) {

@@ -113,7 +113,7 @@ func TestModelsNotListed(t *testing.T) {
 // An alias is the model's other name: the backend reads the model's own, byte for
 // byte otherwise, and clients find the alias in the list.
 func TestAlias(t *testing.T) {
-	inBubbleWith(t, func(c *Config) { c.Aliases = map[string]string{"gpt-4o": "tiny"} }, func(r *rig) {
+	inBubbleWith(t, func(c *Config) { c.Aliases = map[string]string{"gpt-4o": "tiny", "gpt-9": "nothing"} }, func(r *rig) {
 		r.mustPost("/v1/chat/completions", `{ "messages": [], "model" : "gpt-4o" , "x":1}`)
 		r.mustPost("/v1/chat/completions", `{"model":"gpt-4o","stream":true}`)
 		form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\ngpt-4o\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ngpt-4o\r\n--b--\r\n"
