@@ -347,6 +347,20 @@ func (p *process) memory() (rss, pss int) {
 }
 
 // figure prints what a test has measured, for the table of docs/reliability.md.
+// number is a size of a test that a release check may want larger.
+func number(t *testing.T, name string, usual int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s: not a number", name, text)
+	}
+	return n
+}
+
 func figure(t *testing.T, format string, args ...any) {
 	t.Helper()
 	t.Logf("figure: %s: %s", t.Name(), fmt.Sprintf(format, args...))
