@@ -53,7 +53,9 @@ func finds(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("%v: %s", err, got)
 			}
-			var health struct{ Backends []struct{ Backend, State string } }
+			var health struct {
+				Backends []struct{ Backend, State string }
+			}
 			if err := json.Unmarshal([]byte(got), &health); err != nil {
 				return err
 			}
