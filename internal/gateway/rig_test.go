@@ -188,7 +188,7 @@ func (r *rig) post(path, body string, header ...string) (*http.Response, error) 
 func (r *rig) postAs(ctx context.Context, path, body string, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, "POST", gatewayURL+path, strings.NewReader(body))
 	if err != nil {
-		r.t.Fatal(err)
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(header); i += 2 {
