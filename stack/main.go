@@ -84,6 +84,10 @@ func (f flags) Validate() error {
 	if f.simulated() {
 		return nil
 	}
+	// Each server is scraped, too, so names that stand for several will not do.
+	if _, err := urls("backend", f.Backend); err != nil {
+		return err
+	}
 	return f.config(f.Backend, nil).Validate()
 }
 
