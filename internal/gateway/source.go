@@ -126,6 +126,8 @@ func server(u *url.URL, scheme string) (host, port string, err error) {
 	switch {
 	case u.User != nil:
 		return "", "", errors.New("a user name or password in the URL would end up in logs; leave it out")
+	case strings.ContainsFunc(u.Hostname(), func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", "", fmt.Errorf("host %q; write it in ASCII (names in other letters as xn--…)", u.Hostname())
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return "", "", fmt.Errorf("only the server is named, not a path; write %s://%s", u.Scheme, u.Host)
 	}

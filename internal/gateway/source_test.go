@@ -68,7 +68,7 @@ func TestParseSource(t *testing.T) {
 		"dns+http://a..b:8000":             "no DNS name",
 		"dns+http://-a:8000":               "no DNS name",
 		"dns+http://a,b:8000":              "no DNS name",
-		"dns+http://é:8000":                "no DNS name",
+		"dns+http://é:8000":                "in ASCII",
 		"dns+http://" + long(64) + ":8000": "no DNS name",
 		"srv+http://" + strings.Repeat(long(49)+".", 6): "no DNS name",
 	} {
@@ -105,7 +105,7 @@ func TestParseBackend(t *testing.T) {
 func FuzzSource(f *testing.F) {
 	for _, s := range []string{
 		"http://vllm:8000", "https://[fd00::1]:8000/", "dns+http://vllm.ns.svc:8000", "srv+https://_api._tcp.vllm.ns.",
-		"http://[fe80::1%25eth0]:80", "http://me@vllm:8000/x?y#z", "http://%41:1", "dns+http://10.0.0.1", "http://<a>:080",
+		"http://[fe80::1%25eth0]:80", "http://me@vllm:8000/x?y#z", "http://%41:1", "dns+http://10.0.0.1", "http://<a>:080", "http://[::%25\x84]", "http://ü:1",
 	} {
 		f.Add(s)
 	}
