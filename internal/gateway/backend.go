@@ -5,7 +5,10 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // state of a backend, as its last health probe or the last request to it left
@@ -29,6 +32,9 @@ type backend struct {
 	fell chan struct{} // holds something once it has gone down
 	// stop ends the probes.
 	stop func()
+	// relisting holds something while a request has the models listed.
+	relisting chan struct{}
+	told      atomic.Bool // the log has it that the models are not listed
 
 	// the rest is guarded by pool.mu
 	weight   int
@@ -43,6 +49,7 @@ type backend struct {
 	serves   map[string]bool // the same
 	listed   time.Time       // when the models were read; zero: they are not known
 	passive  ejection
+	isUp     prometheus.Gauge
 	service  float64 // seconds that a lease lasts: a moving mean; 0: none has ended
 }
 
@@ -56,6 +63,7 @@ type pool struct {
 	mu       sync.Mutex
 	backends []*backend
 	models   map[string]bool // that some backend has listed; see maxKnown
+	listers  map[string]int  // how many backends list a model, those that have gone left out
 	turn     int             // leases so far
 	seq      int             // requests so far
 	line     line
@@ -116,8 +124,15 @@ func (p *pool) has(b *backend, model string) bool {
 	return model == "" || b.serves[model] || b.listed.IsZero() && !p.isListed(model)
 }
 
-func (p *pool) isListed(model string) bool {
-	return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.serves[model] })
+func (p *pool) isListed(model string) bool { return p.listers[model] > 0 }
+
+// list counts what a backend serves, or does so no longer: by is 1 or -1.
+func (p *pool) list(b *backend, by int) {
+	for m := range b.serves {
+		if p.listers[m] += by; p.listers[m] == 0 {
+			delete(p.listers, m)
+		}
+	}
 }
 
 // best gives the best rank that some backend has.
@@ -137,7 +152,6 @@ type lease struct {
 	light   bool
 	begins  [2]uint64
 	since   time.Time
-	trial   bool // of a backend that was ejected
 	back    bool
 }
 
@@ -182,7 +196,9 @@ func (p *pool) give(b *backend, w *want) *lease {
 	if p.cap > 0 {
 		p.running[w.caller]++
 	}
-	return &lease{p: p, backend: b, caller: w.caller, light: w.light, begins: w.begins, since: time.Now(), trial: b.passive.try()}
+	l := &lease{p: p, backend: b, caller: w.caller, light: w.light, begins: w.begins, since: time.Now()}
+	b.passive.try(l)
+	return l
 }
 
 // release gives a lease back, and the backend to whoever has waited for it.
@@ -196,9 +212,7 @@ func (l *lease) release() {
 	l.back = true
 	b.inFlight--
 	p.count(l.begins, -1)
-	if l.trial {
-		b.passive.tried()
-	}
+	b.passive.tried(l)
 	if p.cap == 0 {
 		return
 	}
@@ -219,9 +233,13 @@ func (l *lease) release() {
 func (p *pool) setState(b *backend, s state, trouble string) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	news = b.state != s && !b.gone
+	if b.gone {
+		return false
+	}
+	news = b.state != s
 	b.state, b.trouble = s, trouble
 	if news {
+		b.isUp.Set(map[state]float64{up: 1}[s])
 		p.callAll()
 	}
 	return news
@@ -236,8 +254,9 @@ const maxKnown = 256
 func (p *pool) setModels(b *backend, models []string) (added []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	first := b.listed.IsZero()
 	b.listed = time.Now()
-	if slices.Equal(models, b.models) {
+	if slices.Equal(models, b.models) && !first || b.gone {
 		return nil
 	}
 	serves := make(map[string]bool, len(models))
@@ -250,8 +269,11 @@ func (p *pool) setModels(b *backend, models []string) (added []string) {
 		}
 		serves[m] = true
 	}
+	p.list(b, -1)
 	b.models, b.serves = models, serves
+	p.list(b, 1)
 	p.callAll()
+	p.sendAway()
 	return added
 }
 
@@ -312,6 +334,10 @@ func (p *pool) find(name string) *backend {
 		}
 	}
 	return nil
+}
+
+func (p *pool) remove(b *backend) {
+	p.backends = slices.DeleteFunc(p.backends, func(other *backend) bool { return other == b })
 }
 
 // add takes a backend in, in the order of names: every gateway sees the same.

@@ -135,11 +135,15 @@ func byHash(c *choice) *backend {
 	if c.key == 0 {
 		return leastInFlight(c)
 	}
-	share := c.maxLoad * float64(c.inFlight+1) / float64(c.weight)
+	mean := float64(c.inFlight+1) / float64(c.weight) // for each unit of weight
 	var best *backend
 	var top float64
 	for _, b := range c.free {
-		if float64(b.inFlight+1) > max(share*float64(b.weight), minLoad) {
+		// Of many backends maxLoad times its share; of two less, for twice the half is
+		// all there is.
+		share := float64(b.weight) / float64(c.weight)
+		most := (1 + (c.maxLoad-1)*(1-share)) * mean * float64(b.weight)
+		if float64(b.inFlight+1) > max(most, minLoad) {
 			continue
 		}
 		if s := score(c.key, b); best == nil || s > top {

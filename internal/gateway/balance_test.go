@@ -146,6 +146,27 @@ func TestLoadOfAKeyIsBounded(t *testing.T) {
 	}
 }
 
+// Of few backends none may have all: with two the bound is three quarters.
+func TestBoundOfFewBackends(t *testing.T) {
+	for n, want := range map[int]int{2: 61, 3: 46, 4: 36} {
+		weights := make([]int, n)
+		for i := range weights {
+			weights[i] = 1
+		}
+		backends := backendsWith(weights...)
+		for range 80 {
+			byHash(choiceOf(backends, keyOf(1))).inFlight++
+		}
+		most := 0
+		for _, b := range backends {
+			most = max(most, b.inFlight)
+		}
+		if most > want || most < want-4 {
+			t.Errorf("of %d backends the busiest has %d of 80; want about %d", n, most, want)
+		}
+	}
+}
+
 // What a request belongs to: its session, else what its prompt begins with.
 func TestWhatBelongsTogether(t *testing.T) {
 	prompt := func(system, user string) string {

@@ -63,7 +63,7 @@ func BenchmarkLine(b *testing.B) {
 }
 
 func poolOf(policy string, n, most int) *pool {
-	p := &pool{choose: policies[policy], cap: most, maxLoad: defaultMaxLoad, running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}}
+	p := &pool{choose: policies[policy], cap: most, maxLoad: defaultMaxLoad, running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}, listers: map[string]int{}}
 	p.line = line{rows: map[rowKey]*row{}, gauge: prometheus.NewGauge(prometheus.GaugeOpts{})}
 	for i := range n {
 		name := fmt.Sprintf("10.0.0.%d:8000", i)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 // bodyTimeout is how long a request's body may take to arrive. ServeHTTP sets
@@ -115,20 +112,8 @@ type payload struct {
 
 var errReleased = errors.New("the request body is no longer kept")
 
-func isForm(contentType string) bool { return strings.HasPrefix(contentType, "multipart/form-data") }
-
-// rename has the body ask for another model.
-func (p *payload) rename(model string, asked openai.Request, contentType string) (openai.Request, error) {
-	if !isForm(contentType) {
-		p.data = asked.WithModel(p.data, model)
-		return openai.Peek(p.data), nil
-	}
-	var ok bool
-	if p.data, ok = openai.FormWithModel(p.data, contentType, model); !ok {
-		return asked, fmt.Errorf("%w: the form's field model cannot be replaced", errBadBody)
-	}
-	asked.Model = model
-	return asked, nil
+func isForm(contentType string) bool {
+	return strings.HasPrefix(strings.ToLower(contentType), "multipart/form-data")
 }
 
 // reader reads the payload from its beginning.

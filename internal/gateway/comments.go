@@ -72,14 +72,13 @@ func (a *answer) asEvent(dog *watchdog) error {
 	if err != nil {
 		return a.cut(err)
 	}
-	whole := append(a.held, rest...)
-	if a.eof {
-		whole = a.held
-	}
 	a.rec.release()
-	e := openai.ReadError(a.status, whole)
+	e := openai.ReadError(a.status, append(a.held, rest...))
 	if a.status < 400 {
+		a.rec.fail(backendError, errNoStream)
 		e = openai.NewError(http.StatusBadGateway, "The model server did not answer with a stream.")
 	}
-	return dog.write(a.rec.route.dialect.ErrorEvent(e), true)
+	err = dog.write(a.rec.route.dialect.ErrorEvent(e), true)
+	a.rec.told = err == nil
+	return err
 }

@@ -51,6 +51,14 @@ func late(d time.Duration, h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// What was no stream has failed, whatever its status.
+func TestNoStreamIsCounted(t *testing.T) {
+	inBubbleWith(t, func(c *Config) { c.CommentEvery = time.Second }, func(r *rig) {
+		r.mustPost("/v1/chat/completions", ask)
+		r.want(1, "gateway_requests_total", "outcome", "backend_error", "status", "2xx")
+	}, answer200("application/json", 3*time.Second, `{"x":1}`))
+}
+
 // While it waits in line, too; and a client that reads nothing holds nobody up.
 func TestCommentsInLine(t *testing.T) {
 	inBubbleWith(t, func(c *Config) { c.CommentEvery, c.MaxInFlight, c.MaxWaiting = 10*time.Second, 1, 10 }, func(r *rig) {

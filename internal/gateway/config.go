@@ -103,13 +103,19 @@ func (c Config) Validate() error {
 		}
 	}
 	for _, a := range sorted(c.Aliases) {
-		if _, ok := c.Aliases[c.Aliases[a]]; ok || a == "" || c.Aliases[a] == "" {
+		switch _, chain := c.Aliases[c.Aliases[a]]; {
+		case a == "" || c.Aliases[a] == "":
+			errs = append(errs, fmt.Errorf("alias %q of %q: write NAME=MODEL", a, c.Aliases[a]))
+		case chain:
 			errs = append(errs, fmt.Errorf("alias %q of %q: an alias stands for a model, not for another alias", a, c.Aliases[a]))
 		}
 	}
 	for _, m := range sorted(c.Fallbacks) {
-		if f := c.Fallbacks[m]; m == "" || f == "" || f == m {
-			errs = append(errs, fmt.Errorf("fallback of %q to %q: name two models", m, f))
+		f := c.Fallbacks[m]
+		_, from := c.Aliases[m]
+		_, to := c.Aliases[f]
+		if m == "" || f == "" || f == m || from || to {
+			errs = append(errs, fmt.Errorf("fallback of %q to %q: name two models, by their own names", m, f))
 		}
 	}
 	if c.Routing != "" && policies[c.Routing] == nil {
@@ -131,7 +137,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("session header %q: not the name of a header", c.SessionHeader))
 	}
 	if 0 < c.BodyMemory && c.BodyMemory < c.MaxBody {
-		errs = append(errs, fmt.Errorf("memory for bodies %d: the largest body alone is %d bytes", c.BodyMemory, c.MaxBody))
+		errs = append(errs, fmt.Errorf("memory for bodies %d bytes: the largest body alone may have %d; give it more", c.BodyMemory, c.MaxBody))
 	}
 	if c.FirstByteTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("first-byte timeout %v: must be more than 0", c.FirstByteTimeout))

@@ -93,13 +93,16 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 	for _, e := range found {
 		b := p.find(e.name)
 		switch {
-		case b == nil:
-			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown, fell: make(chan struct{}, 1)}
+		case b == nil, b.gone:
+			// An address that comes again may be another server: nothing of what was
+			// known holds, but for the series, which count on.
+			if b == nil {
+				g.metrics.introduceBackend(e.name)
+			} else {
+				p.remove(b)
+			}
+			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown, fell: make(chan struct{}, 1), relisting: make(chan struct{}, 1), isUp: g.metrics.backendUp.WithLabelValues(e.name)}
 			p.add(b)
-			g.metrics.introduceBackend(b.name)
-			g.attend(ctx, s, b)
-		case b.gone:
-			b.gone, b.state = false, unknown
 			g.attend(ctx, s, b)
 		case b.of != s: // another source has named it first
 			continue
@@ -109,8 +112,9 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 	for _, b := range p.backends {
 		if b.of == s && !b.gone && !slices.ContainsFunc(found, func(e endpoint) bool { return e.name == b.name }) {
 			b.gone, b.goneAt = true, time.Now()
+			p.list(b, -1)
 			b.stop()
-			g.metrics.backendUp.WithLabelValues(b.name).Set(0)
+			b.isUp.Set(0)
 			g.cfg.Log.Info("backend is no longer named", "source", s.String(), "backend", b.name, "in_flight", b.inFlight)
 		}
 	}

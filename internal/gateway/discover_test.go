@@ -126,6 +126,57 @@ func TestBackendsBySRV(t *testing.T) {
 	})
 }
 
+// In a rollout the old servers may be gone from DNS before the new ones have listed
+// their models, if ever they do.
+func TestRolloutByDNS(t *testing.T) {
+	for _, mute := range []bool{false, true} {
+		inBubbleWith(t, func(c *Config) {
+			byDNS("dns+http://vllm.test.:8000")(c)
+			capped(1, 10)(c)
+		}, func(r *rig) {
+			r.vllm("10.0.0.1:8000", late(time.Minute, named("old")))
+			r.dns.set("vllm.test.", "10.0.0.1")
+			time.Sleep(6 * time.Second)
+			var all ends
+			all.send(r, "runs")
+			all.send(r, "waits")
+			r.vllm("10.0.0.2:8000", named("new")).set(func(b *fakeVLLM) { b.mute = mute })
+			r.dns.set("vllm.test.", "10.0.0.2")
+			time.Sleep(6 * time.Second)
+			if resp, body := r.mustPost("/v1/chat/completions", ask); resp.StatusCode != 200 || body != "new" {
+				t.Errorf("mute %v: %d %s", mute, resp.StatusCode, body)
+			}
+			if list := all.all(); list[0].body != "new" || list[1].body != "old" {
+				t.Errorf("mute %v: %+v", mute, list)
+			}
+		})
+	}
+}
+
+// An address that comes again may be another server, of another name.
+func TestAddressesChangeHands(t *testing.T) {
+	inBubbleWith(t, func(c *Config) { c.Backends = []string{"dns+http://a.test.:8000", "dns+http://b.test.:8000"} }, func(r *rig) {
+		r.vllm("10.0.0.1:8000", named("x"))
+		r.vllm("10.0.0.2:8000", named("y"))
+		r.dns.set("a.test.", "10.0.0.1")
+		r.dns.set("b.test.", "10.0.0.2")
+		time.Sleep(12 * time.Second)
+		r.dns.set("a.test.", "10.0.0.2")
+		r.dns.set("b.test.", "10.0.0.1")
+		time.Sleep(30 * time.Second)
+		for _, b := range r.g.pool.all() {
+			if want := map[string]string{"10.0.0.1:8000": "b.test:8000", "10.0.0.2:8000": "a.test:8000"}[b.name]; b.host != want {
+				t.Errorf("%s is called %s; want %s", b.name, b.host, want)
+			}
+		}
+		if len(r.g.pool.backends) != 2 {
+			t.Errorf("%d backends are kept", len(r.g.pool.backends))
+		}
+		r.mustPost("/v1/chat/completions", ask)
+		r.want(1, "gateway_requests_total", "outcome", "ok")
+	})
+}
+
 // A cluster gives each pod an address of its own: series of those that have gone
 // do not pile up, and an address that comes again counts on.
 func TestSeriesOfGoneBackends(t *testing.T) {

@@ -48,6 +48,23 @@ func TestDrain(t *testing.T) {
 	}, sse(role, token("a"), 10*time.Second, stop, done))
 }
 
+// A request that came before SIGTERM, and whose answer begins after it, ends its
+// connection too.
+func TestLeaveIsToldInTheHead(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		closes := make(chan bool, 1)
+		go func() {
+			resp, body := r.mustPost("/v1/chat/completions", ask)
+			closes <- resp.Close && strings.HasSuffix(body, done)
+		}()
+		time.Sleep(time.Second)
+		r.g.Leave()
+		if !<-closes {
+			t.Error("its client is not told that the connection ends")
+		}
+	}, sse(headers, role, 5*time.Second, token("a"), stop, done))
+}
+
 // Where nothing has run of late, there is nothing to wait for; where something has,
 // the client may send again.
 func TestDrainOfAnIdleGateway(t *testing.T) {

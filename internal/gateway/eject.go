@@ -28,27 +28,31 @@ type ejection struct {
 	strikes int
 	times   int // in a row
 	until   time.Time
-	trial   bool // a request is trying it
+	trial   *lease // the request that is trying it; nil: none
 }
 
 // holds reports whether the backend is to be passed over.
 func (e *ejection) holds() bool {
-	return e.times > 0 && (e.trial || time.Now().Before(e.until))
+	return e.times > 0 && (e.trial != nil || time.Now().Before(e.until))
 }
 
-// try is told of each lease, and reports whether it is a trial.
-func (e *ejection) try() bool {
-	if e.times == 0 || e.trial {
-		return false
+// try is told of each lease: it is a trial if the backend was ejected and no other
+// request is trying it. (A light one would show nothing.)
+func (e *ejection) try(l *lease) {
+	if e.times > 0 && e.trial == nil && !l.light {
+		e.trial = l
 	}
-	e.trial = true
-	return true
 }
 
-// tried ends a trial, whatever it has shown.
-func (e *ejection) tried() { e.trial = false }
+// tried is told of the end of each lease, and ends the trial, whatever it has shown.
+func (e *ejection) tried(l *lease) {
+	if e.trial == l {
+		e.trial = nil
+	}
+}
 
-func (e *ejection) succeed() { e.strikes, e.times = 0, 0 }
+// succeed has the backend back, for all; what has tried it may go on for long.
+func (e *ejection) succeed() { e.strikes, e.times, e.trial = 0, 0, nil }
 
 // strike notes a failure, and reports whether it calls for ejection: for one that
 // was ejected and has answered nothing since, one proven failure does.
@@ -72,7 +76,11 @@ func (p *pool) answered(b *backend, failed []*backend, at time.Time) (out map[*b
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.budget.succeed()
+	back := b.passive.times > 0
 	b.passive.succeed()
+	if back {
+		p.callUp(b)
+	}
 	return p.strike(failed, proven, at)
 }
 
@@ -105,8 +113,9 @@ func (p *pool) strike(backends []*backend, weight int, at time.Time) (out map[*b
 	return out
 }
 
-// mayEject: at most half of the backends that have the same models, so never the
-// last one.
+// mayEject: at most half of the backends that have a model in common. (One that is
+// the last of some model may be among them; being the best there is for that, it is
+// asked all the same.)
 func (p *pool) mayEject(b *backend) bool {
 	alike, gone := 0, 0
 	for _, other := range p.backends {

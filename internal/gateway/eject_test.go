@@ -314,6 +314,34 @@ func TestRetryBudget(t *testing.T) {
 	}, sse(headers, time.Minute, role, token("a"), stop, done), sse(headers, time.Minute, role, token("a"), stop, done))
 }
 
+// A trial that has succeeded is over, however long its stream goes on.
+func TestOldTrialHoldsNobodyBack(t *testing.T) {
+	p := poolOf(LeastInFlight, 2, 0)
+	a, b := p.backends[0], p.backends[1]
+	a.passive.eject(time.Now().Add(-time.Minute))
+	long := p.give(a, &want{})
+	p.answered(a, nil, time.Time{})
+	for range maxStrikes / proven {
+		p.answered(b, []*backend{a}, time.Now())
+	}
+	if !a.passive.holds() {
+		t.Fatal("it is not passed over")
+	}
+	a.passive.until = time.Now().Add(-time.Minute) // the pause is over
+	if a.passive.holds() {
+		t.Error("it is passed over for as long as the old stream runs")
+	}
+	trial := p.give(a, &want{})
+	long.release()
+	if a.passive.trial != trial {
+		t.Error("the end of the old stream has ended the new trial")
+	}
+	trial.release()
+	if p.give(b, &want{}); p.give(a, &want{light: true}) == nil || a.passive.trial != nil {
+		t.Error("a light request is a trial")
+	}
+}
+
 // A trial that its client ends has shown nothing, and the next request tries.
 func TestTrialThatIsLeft(t *testing.T) {
 	bad := breaks(sse(headers, abort))

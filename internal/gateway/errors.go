@@ -50,6 +50,7 @@ var (
 	errDraining  = errors.New("the gateway is shutting down")
 	errMethod    = errors.New("this path does not take this method; the Allow header says which it takes")
 	errLeft      = errors.New("the client left before its request was whole")
+	errNoStream  = errors.New("the backend did not answer with a stream")
 	errMalformed = errors.New("the backend's answer is not sound HTTP")
 	errTooLarge  = errors.New("the request body is too large")
 	errSlowBody  = errors.New("the request body did not arrive in time")

@@ -67,7 +67,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.MaxLoad = defaultMaxLoad
 	}
 	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), bodies: memory{max: cfg.BodyMemory}}
-	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], maxLoad: cfg.MaxLoad, cap: cfg.MaxInFlight, running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}}
+	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], maxLoad: cfg.MaxLoad, cap: cfg.MaxInFlight, running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}, listers: map[string]int{}}
 	g.pool.line = line{max: cfg.MaxWaiting, limit: cfg.MaxWait, rows: map[rowKey]*row{}, gauge: g.metrics.line}
 	g.scrape = g.metrics.handler()
 	g.life, g.end = context.WithCancelCause(context.Background())
@@ -212,20 +212,25 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	} else {
 		asked = openai.Peek(body.data)
 	}
-	model := g.resolve(asked.Model)
-	if model != asked.Model {
-		if asked, err = body.rename(model, asked, r.Header.Get("Content-Type")); err != nil {
+	if rec.route.path == realtimePath { // it has no body
+		asked.Model = r.URL.Query().Get("model")
+	}
+	named := asked.Model
+	model := g.resolve(named)
+	if model != named {
+		if asked, err = c.rename(model, asked, r.Header.Get("Content-Type")); err != nil {
 			return nil, err
 		}
 	}
-	rec.name(model)
 	c.want.model = model
 	c.want.light = rec.route.light || r.Method == http.MethodOptions
-	if err := g.check(ctx, model); err != nil {
+	err = g.check(ctx, model, named)
+	rec.name(model) // now that it may just have been listed
+	if err != nil {
 		return nil, err
 	}
 	c.want.key, c.want.begins = g.keys(r, model, asked)
-	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" {
+	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" && rec.route.dialect == openai.Responses {
 		c.want.home = g.home(c, id)
 	}
 	c.stream = asked.Stream && rec.route.dialect != openai.Other

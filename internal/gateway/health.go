@@ -66,9 +66,12 @@ func (g *Gateway) probe(ctx context.Context, b *backend) error {
 func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 	body, err := g.get(ctx, b, modelsPath)
 	if err != nil {
-		g.cfg.Log.Debug("models not listed", "backend", b.name, "error", err)
+		if ctx.Err() == nil && !b.told.Swap(true) {
+			g.cfg.Log.Warn("models not listed; it gets those that no other backend lists", "backend", b.name, "error", err)
+		}
 		return
 	}
+	b.told.Store(false)
 	var list struct {
 		Data []struct {
 			ID string `json:"id"`
@@ -110,14 +113,12 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 
 func (g *Gateway) setUp(b *backend) {
 	if g.pool.setState(b, up, "") {
-		g.metrics.backendUp.WithLabelValues(b.name).Set(1)
 		g.cfg.Log.Info("backend is up", "backend", b.name)
 	}
 }
 
 func (g *Gateway) setDown(b *backend, why error) {
 	if g.pool.setState(b, down, why.Error()) {
-		g.metrics.backendUp.WithLabelValues(b.name).Set(0)
 		g.cfg.Log.Warn("backend is down", "backend", b.name, "error", why)
 		select {
 		case b.fell <- struct{}{}:
@@ -144,7 +145,7 @@ func (g *Gateway) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := struct {
 		Status   string `json:"status"`
-		Waiting  int    `json:"waiting"`
+		Waiting  int    `json:"waiting_line"`
 		Backends []view `json:"backends"`
 	}{Status: "unavailable", Backends: []view{}}
 

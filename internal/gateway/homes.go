@@ -80,9 +80,11 @@ func (g *Gateway) home(c *call, id string) *backend {
 	ctx, cancel := context.WithTimeout(c.ctx, findHome)
 	defer cancel()
 	found := make(chan *backend, len(backends))
+	ask := *c // which goes on before the last has answered
+	ask.method, ask.target, ask.query, ask.body = http.MethodGet, "/v1/responses/"+id, "", nil
 	for _, b := range backends {
 		go func() {
-			if !g.hasAnswer(ctx, c, b, id) {
+			if !hasAnswer(ctx, &ask, b) {
 				b = nil
 			}
 			found <- b
@@ -99,9 +101,7 @@ func (g *Gateway) home(c *call, id string) *backend {
 
 // hasAnswer asks with the client's own headers, so that what it may not see, it
 // does not find.
-func (g *Gateway) hasAnswer(ctx context.Context, c *call, b *backend, id string) bool {
-	ask := *c
-	ask.method, ask.target, ask.query, ask.body = http.MethodGet, "/v1/responses/"+id, "", nil
+func hasAnswer(ctx context.Context, ask *call, b *backend) bool {
 	resp, err := b.road.pooled.RoundTrip(ask.to(ctx, b))
 	if err != nil {
 		return false

@@ -282,8 +282,8 @@ func (l *line) ahead(w *want) (n int) {
 	for key, r := range l.rows {
 		switch {
 		case key.priority > w.priority:
-		case key.caller == w.caller:
-			n += len(r.waiters)
+		case key == rowKey{w.priority, w.caller}:
+			n += mine
 		default:
 			n += min(len(r.waiters), mine)
 		}
@@ -292,17 +292,6 @@ func (l *line) ahead(w *want) (n int) {
 }
 
 func (l *line) enter(w *want, tried []*backend) *waiter {
-	if l.length[w.priority] == 0 { // a priority that was away has saved up no turns
-		least := math.Inf(1)
-		for c := range levels {
-			if l.length[c] > 0 {
-				least = min(least, l.passed[c])
-			}
-		}
-		if !math.IsInf(least, 1) {
-			l.passed[w.priority] = max(l.passed[w.priority], least)
-		}
-	}
 	me := &waiter{want: *w, tried: slices.Clone(tried), called: make(chan *lease, 1)}
 	key := rowKey{w.priority, w.caller}
 	r := l.rows[key]
@@ -373,6 +362,13 @@ func (l *line) next(running map[uint64]int, may func(*waiter) bool) *waiter {
 	for _, w := range best {
 		if w != nil && (next == nil || l.passed[w.priority] < l.passed[next.priority]) {
 			next = w
+		}
+	}
+	if next != nil { // who cannot use its turns does not save them up
+		for i, w := range best {
+			if w == nil {
+				l.passed[i] = max(l.passed[i], l.passed[next.priority])
+			}
 		}
 	}
 	return next

@@ -171,7 +171,7 @@ func TestAhead(t *testing.T) {
 		caller   uint64
 		priority priority
 		ahead    int
-	}{{1, normal, 103}, {2, normal, 6}, {3, normal, 0}, {1, high, 0}, {2, low, 3}} {
+	}{{1, normal, 103}, {2, normal, 6}, {3, normal, 0}, {1, high, 0}, {2, low, 0}} {
 		if got := p.line.ahead(&want{caller: tt.caller, priority: tt.priority}); got != tt.ahead {
 			t.Errorf("caller %d, priority %d: %d are ahead; want %d", tt.caller, tt.priority, got, tt.ahead)
 		}
@@ -440,6 +440,74 @@ func TestLineTriesAnEjectedBackend(t *testing.T) {
 		}
 		named("x")(w, req)
 	})
+}
+
+// However many of one priority have been served, and whether or not others waited
+// meanwhile, nobody has saved up turns.
+func TestNoTurnsAreSavedUp(t *testing.T) {
+	for _, blocked := range []bool{false, true} { // low ones wait for what another model's backend has
+		p := poolOf(LeastInFlight, 1, 1)
+		may := func(w *waiter) bool { return w.model == "tiny" }
+		if blocked {
+			p.line.enter(&want{model: "other", caller: 2, priority: low, seq: 1}, nil)
+		}
+		for i := range 1600 {
+			w := p.line.enter(&want{model: "tiny", caller: 1, priority: high, seq: 2 + i}, nil)
+			if p.line.next(p.running, may) != w {
+				t.Fatal("another one is next")
+			}
+			p.line.serve(w)
+		}
+		for i := range 500 {
+			p.line.enter(&want{model: "tiny", caller: 2, priority: low, seq: 2000 + i}, nil)
+		}
+		first := p.line.enter(&want{model: "tiny", caller: 1, priority: high, seq: 9999}, nil)
+		n := 0
+		for w := p.line.next(p.running, may); w != first; w = p.line.next(p.running, may) {
+			p.line.serve(w)
+			n++
+		}
+		if n > 1 {
+			t.Errorf("blocked %v: %d low requests were served before a high one", blocked, n)
+		}
+	}
+}
+
+// A backend that a trial has proven is there for all that wait, at that moment.
+func TestTrialWakesTheLine(t *testing.T) {
+	bad, other := breaks(sse(headers, abort)), named("quick")
+	long := sse(role, token("a"), time.Minute, stop, done)
+	inBubbleWith(t, capped(4, 100), func(r *rig) {
+		for range 2 * maxStrikes / proven {
+			r.mustPost("/v1/chat/completions", ask)
+		}
+		if _, states := r.health(); states["vllm-0:8000"] != "ejected" {
+			t.Fatalf("/health: %v", states)
+		}
+		bad.HandlerFunc, other = long, long
+		var all ends
+		for range 12 {
+			all.send(r, "")
+		}
+		time.Sleep(3 * time.Second)
+		r.want(4, "gateway_backend_in_flight", "backend", "vllm-0:8000")
+		all.all()
+	}, func(w http.ResponseWriter, req *http.Request) { bad.HandlerFunc(w, req) }, func(w http.ResponseWriter, req *http.Request) { other(w, req) })
+}
+
+// Those who wait for a model that is unloaded wait for nothing.
+func TestModelUnloadedWhileWaiting(t *testing.T) {
+	inBubbleWith(t, capped(1, 10), func(r *rig) {
+		var all ends
+		all.send(r, "runs")
+		all.send(r, "waits")
+		r.backends[0].set(func(b *fakeVLLM) { b.models = []string{"other"} })
+		time.Sleep(6 * time.Second)
+		r.want(0, "gateway_waiting_line")
+		if list := all.all(); list[0].name != "waits" || list[0].code != 503 || list[1].code != 200 {
+			t.Errorf("%+v", list)
+		}
+	}, answer200("text/plain", time.Minute, "x"))
 }
 
 // What comes free goes to a request that belongs there, if there is one among the

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ func TestUnknownModel(t *testing.T) {
 		if e.Message != "The model `huge` does not exist. Models here: gpt-4, large, small." || e.Type != "NotFoundError" || e.Param != "model" || e.Code != 404 {
 			t.Errorf("%+v", e)
 		}
-		if resp, body := r.mustPost("/v1/chat/completions", ofModel("gpt-9")); resp.StatusCode != 404 || !strings.Contains(body, "`nothing`") {
+		if resp, body := r.mustPost("/v1/chat/completions", ofModel("gpt-9")); resp.StatusCode != 404 || !strings.Contains(body, "`gpt-9`") {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 		for _, b := range r.backends {
@@ -91,6 +92,52 @@ func TestModelsAreLookedUpAgain(t *testing.T) {
 			t.Errorf("a hundred wrong requests had the models listed %d times", n)
 		}
 	}, named("x"), named("y"))
+}
+
+// Not for its neighbour's typo of a moment ago is an adapter refused, and its first
+// request is counted by its name.
+func TestAdapterJustLoaded(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		time.Sleep(2 * time.Second)
+		r.mustPost("/v1/chat/completions", ofModel("typo"))
+		time.Sleep(200 * time.Millisecond)
+		r.backends[0].set(func(b *fakeVLLM) { b.models = []string{"tiny", "lora"} })
+		if resp, body := r.mustPost("/v1/chat/completions", ofModel("lora")); resp.StatusCode != 200 {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+		r.want(1, "gateway_requests_total", "model", "lora")
+	}, named("x"))
+}
+
+// A WebSocket's model is in its query, and may be an alias, or nobody's.
+func TestRealtimeModel(t *testing.T) {
+	inBubbleWith(t, func(c *Config) { c.Aliases = map[string]string{"gpt": "tiny"} }, func(r *rig) {
+		for model, want := range map[string]string{"gpt": "418 ", "nobody": "404 "} {
+			conn, in := r.dialRaw()
+			io.WriteString(conn, "GET /v1/realtime?model="+model+"&x=1 HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			line, _ := in.ReadString('\n')
+			if !strings.HasPrefix(line, "HTTP/1.1 "+want) {
+				t.Errorf("%s: %q; want %s", model, line, want)
+			}
+			conn.Close()
+		}
+		if got := r.backends[0].requests(); len(got) != 1 || got[0].uri != "/v1/realtime?model=tiny&x=1" {
+			t.Errorf("the backend got %+v", got)
+		}
+	}, status(418))
+}
+
+// Only where an answer is stored does it say where to go.
+func TestPreviousIsOfResponses(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.mustPost("/v1/responses", ofModel("tiny"))
+		for range 10 {
+			r.mustPost("/v1/chat/completions", `{"model":"tiny","previous_response_id":"resp_1"}`)
+		}
+		if n := len(r.backends[1].requests()); n < 5 {
+			t.Errorf("the second backend got %d of 11 requests", n)
+		}
+	}, answer200("application/json", `{"id":"resp_1"}`), answer200("application/json", `{"id":"resp_2"}`))
 }
 
 // A backend that does not list its models may have any.

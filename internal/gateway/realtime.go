@@ -15,9 +15,6 @@ import (
 // bytes that the gateway does not look into. A backend that does not upgrade is
 // answered for like on any other path.
 func (g *Gateway) upgrade(rec *record, c *call, r *http.Request) {
-	model := r.URL.Query().Get("model")
-	rec.name(model)
-	c.want.model = model
 	if r.ProtoMajor != 1 || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		rec.w.Header().Set("Upgrade", "websocket")
 		g.refuse(rec, errUpgrade)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
@@ -51,7 +52,7 @@ const otherModel = "other"
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
 	g.metrics.queueDepth.Inc()
-	rec := &record{g: g, w: &writer{ResponseWriter: w}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
+	rec := &record{g: g, w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
 	w.Header().Set("X-Request-Id", rec.id)
 	return rec
@@ -106,7 +107,7 @@ func (rec *record) finish(a *answer) {
 	case a.isStream() && a.stream.failure != nil:
 		rec.g.metrics.upstreamErrors.WithLabelValues(a.backend.name, causeStream).Inc()
 		rec.fail(backendError, errInStream)
-	default:
+	case rec.err == nil:
 		rec.outcome = outcomeOf(a.status)
 		if a.isStream() {
 			a.stream.finish()
@@ -234,12 +235,16 @@ func class(status int) string {
 // writer remembers what was sent.
 type writer struct {
 	http.ResponseWriter
-	status int
-	begun  bool
+	status  int
+	begun   bool
+	leaving *atomic.Bool
 }
 
 func (w *writer) WriteHeader(status int) {
 	w.status, w.begun = status, true
+	if w.leaving.Load() { // since the request came, it may be
+		w.Header().Set("Connection", "close")
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 

@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -75,6 +77,26 @@ func (g *Gateway) resolve(model string) string {
 	return model
 }
 
+// rename has the call ask for another model.
+func (c *call) rename(model string, asked openai.Request, contentType string) (openai.Request, error) {
+	asked.Model = model
+	switch {
+	case len(c.body.data) == 0:
+		query, _ := url.ParseQuery(c.query) // checked before
+		query.Set("model", model)
+		c.query = query.Encode()
+	case isForm(contentType):
+		var ok bool
+		if c.body.data, ok = openai.FormWithModel(c.body.data, contentType, model); !ok {
+			return asked, fmt.Errorf("%w: the form's field model cannot be replaced", errBadBody)
+		}
+	default:
+		c.body.data = asked.WithModel(c.body.data, model)
+		return openai.Peek(c.body.data), nil
+	}
+	return asked, nil
+}
+
 // modelError is a model that no backend has.
 type modelError struct {
 	model string
@@ -105,24 +127,42 @@ func (e *modelError) body() openai.Error {
 
 // relist is how old a backend's list of models may be when a model is refused:
 // adapters are loaded, and used at once.
-const relist = time.Second
+const relist = 100 * time.Millisecond
 
-// check gives a *modelError if no backend has the model.
-func (g *Gateway) check(ctx context.Context, model string) error {
+// check gives a *modelError if no backend has the model; it says the name that the
+// client knows.
+func (g *Gateway) check(ctx context.Context, model, named string) error {
 	if model == "" || g.pool.mayHave(model) {
 		return nil
 	}
 	var wg sync.WaitGroup
 	asking, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for _, b := range g.pool.those(func(b *backend) bool { return b.state != down && time.Since(b.listed) >= relist }) {
-		wg.Go(func() { g.learnModels(asking, b) })
+	for _, b := range g.pool.those(func(b *backend) bool { return b.state != down }) {
+		wg.Go(func() { g.relist(asking, b) })
 	}
 	wg.Wait()
 	if g.pool.mayHave(model) {
 		return nil
 	}
-	return &modelError{model, g.models()}
+	return &modelError{named, g.models()}
+}
+
+// relist reads a backend's list unless it is fresh, for one request at a time: the
+// others wait for what that one brings.
+func (g *Gateway) relist(ctx context.Context, b *backend) {
+	select {
+	case b.relisting <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-b.relisting }()
+	g.pool.mu.Lock()
+	fresh := time.Since(b.listed) < relist
+	g.pool.mu.Unlock()
+	if !fresh {
+		g.learnModels(ctx, b)
+	}
 }
 
 // mayHave reports whether some backend lists the model, or does not say what it
