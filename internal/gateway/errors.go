@@ -197,5 +197,9 @@ func (g *Gateway) refuse(rec *record, err error) {
 		rec.tell(e)
 		return
 	}
+	if model != nil {
+		model.writeTo(rec.w, rec.route)
+		return
+	}
 	e.WriteTo(rec.w)
 }

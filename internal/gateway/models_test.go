@@ -58,18 +58,24 @@ func TestUnknownModel(t *testing.T) {
 			t.Fatalf("%d %s", resp.StatusCode, body)
 		}
 		e := got.Error
-		if e.Message != "The model `huge` does not exist. Models here: gpt-4, large, small." || e.Type != "NotFoundError" || e.Param != "model" || e.Code != 404 {
+		if e.Message != "The model `huge` does not exist. Valid aliases: gpt-4, large, small." || e.Type != "NotFoundError" || e.Param != "model" || e.Code != 404 {
 			t.Errorf("%+v", e)
 		}
 		if resp, body := r.mustPost("/v1/chat/completions", ofModel("gpt-9")); resp.StatusCode != 404 || !strings.Contains(body, "`gpt-9`") {
 			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+		for _, path := range []string{"/v1/messages", "/v1/messages/count_tokens"} {
+			want := `{"error":{"message":"The model ` + "`huge`" + ` does not exist. Valid aliases: gpt-4, large, small.","type":"NotFoundError"},"type":"error"}`
+			if resp, body := r.mustPost(path, ofModel("huge")); resp.StatusCode != 404 || body != want {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+			}
 		}
 		for _, b := range r.backends {
 			if n := len(b.requests()); n > 0 {
 				t.Errorf("%s got %d requests", b.addr, n)
 			}
 		}
-		r.want(2, "gateway_requests_total", "model", "other", "status", "4xx", "outcome", "client_error")
+		r.want(4, "gateway_requests_total", "model", "other", "status", "4xx", "outcome", "client_error")
 	}, named("x"), named("y"))
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"hash/maphash"
 	"net"
@@ -106,16 +107,13 @@ type modelError struct {
 // maxNamed bounds the models that an error names.
 const maxNamed = 50
 
-// Error begins as vLLM's does.
+// Error is in the words of vLLM (0.32).
 func (e *modelError) Error() string {
-	there := "Models here: " + strings.Join(e.there[:min(len(e.there), maxNamed)], ", ")
-	switch {
-	case len(e.there) == 0:
-		there = "There is no model here"
-	case len(e.there) > maxNamed:
+	there := strings.Join(e.there[:min(len(e.there), maxNamed)], ", ")
+	if len(e.there) > maxNamed {
 		there += ", … (GET /v1/models lists all)"
 	}
-	return "The model `" + clip(e.model) + "` does not exist. " + there + "."
+	return "The model `" + clip(e.model) + "` does not exist. Valid aliases: " + there + "."
 }
 
 func (e *modelError) body() openai.Error {
@@ -123,6 +121,27 @@ func (e *modelError) body() openai.Error {
 	param := "model"
 	err.Param = &param
 	return err
+}
+
+// writeTo answers as vLLM does, which on these paths speaks like Anthropic.
+func (e *modelError) writeTo(w http.ResponseWriter, rt route) {
+	err := e.body()
+	if !strings.HasPrefix(rt.path, "/v1/messages") {
+		err.WriteTo(w)
+		return
+	}
+	var answer struct {
+		Type  string `json:"type"`
+		Error struct {
+			Type    string `json:"type"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	answer.Type, answer.Error.Type, answer.Error.Message = "error", err.Type, err.Message
+	body, _ := json.Marshal(answer)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(err.Code)
+	w.Write(body)
 }
 
 // relist is how old a backend's list of models may be when a model is refused:
