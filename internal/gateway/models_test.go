@@ -65,7 +65,7 @@ func TestUnknownModel(t *testing.T) {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 		for _, path := range []string{"/v1/messages", "/v1/messages/count_tokens"} {
-			want := `{"error":{"message":"The model ` + "`huge`" + ` does not exist. Valid aliases: gpt-4, large, small.","type":"NotFoundError"},"type":"error"}`
+			want := `{"type":"error","error":{"type":"NotFoundError","message":"The model ` + "`huge`" + ` does not exist. Valid aliases: gpt-4, large, small."}}`
 			if resp, body := r.mustPost(path, ofModel("huge")); resp.StatusCode != 404 || body != want {
 				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
 			}
