@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/limits"
+	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
 
 // Config is all that a [Gateway] can be told.
@@ -50,6 +53,21 @@ type Config struct {
 	// comments, one in this time, so that nobody between takes it for dead. It
 	// costs the true status of what fails before the first token. 0: none.
 	CommentEvery time.Duration
+	// Callers are who may use the gateway, each by keys of its own. Empty: everybody
+	// may, without a key, and nobody's use is counted.
+	Callers []Caller
+	// SharedLimits say where the limits of callers are counted together with other
+	// gateways; nil: each gateway counts by itself, in memory.
+	SharedLimits *limits.Options
+	// FailOpen lets requests pass uncounted while SharedLimits cannot be reached;
+	// otherwise they are answered 503.
+	FailOpen bool
+	// BackendKeys are what backends want to be asked with, by backend as it is given
+	// in Backends: sent as "Authorization: Bearer", in place of what the client sent.
+	BackendKeys map[string]secret.Text
+	// NoMetrics leaves /metrics out of ServeHTTP: [Gateway.Metrics] serves it
+	// elsewhere.
+	NoMetrics bool
 	// BodyMemory bounds what all request bodies that are held take together, in
 	// bytes; beyond it requests are answered 503. 0: no bound.
 	BodyMemory int64
@@ -74,6 +92,23 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Resolver answers for names in DNS; nil is the system's.
 	Resolver *net.Resolver
+}
+
+// Caller is who holds a key.
+type Caller struct {
+	// Name is what logs and metrics call it: 1 to 64 letters, digits and any of
+	// "-_.@:/". No two callers have the same.
+	Name string
+	// Keys are the hashes of its keys: one, or two while one replaces the other.
+	Keys []secret.Hash
+	// Models are what it may ask for, by own names or aliases; empty: everything.
+	Models []string
+	// Priority is high, normal or low; "" is normal. X-Priority can only lower it.
+	Priority string
+	// Concurrency bounds its requests at a time, on this gateway; 0: no bound.
+	Concurrency int
+	// Limits are what it may use.
+	Limits limits.Limits
 }
 
 // Validate names everything that is wrong, not only the first thing.
