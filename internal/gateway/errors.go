@@ -24,6 +24,7 @@ const (
 	timedOut     outcome = "timeout"       // the backend was silent for too long
 	unavailable  outcome = "unavailable"   // the gateway is shutting down
 	refused      outcome = "refused"       // the gateway had no room for it
+	limited      outcome = "limited"       // the caller has used up what it may
 	internal     outcome = "internal"      // a fault of ours
 )
 

@@ -48,6 +48,15 @@ type metrics struct {
 	inFlight         *prometheus.GaugeVec
 	backendUp        *prometheus.GaugeVec
 	ejections        *prometheus.CounterVec
+
+	callerRequests         *prometheus.CounterVec
+	callerPromptTokens     *prometheus.CounterVec
+	callerCompletionTokens *prometheus.CounterVec
+	callerRefused          *prometheus.CounterVec
+	unauthorized           prometheus.Counter
+	limitsUnavailable      prometheus.Counter
+	reloaded               prometheus.Gauge
+	reloadedAt             prometheus.Gauge
 }
 
 func newMetrics(version string) *metrics {
@@ -73,6 +82,17 @@ func newMetrics(version string) *metrics {
 	m.backendUp = m.gauges("backend_up", "1 while the backend is usable, else 0.", "backend")
 
 	m.ejections = m.counters("backend_ejections_total", "Times that a backend was passed over for failing requests which another one could answer.", "backend")
+
+	m.callerRequests = m.counters("caller_requests_total", "Requests ended of callers with a key, by caller, model and how they ended.", "caller", "model", "outcome")
+	m.callerPromptTokens = m.counters("caller_prompt_tokens_total", "Tokens of the prompts of callers with a key, as the engine counted them.", "caller", "model")
+	m.callerCompletionTokens = m.counters("caller_completion_tokens_total", "Tokens generated for callers with a key, as the engine counted them.", "caller", "model")
+	m.callerRefused = m.counters("caller_refused_requests_total", "Requests of callers with a key that were refused for what the caller may use, by reason.", "caller", "model", "reason")
+	m.unauthorized = m.counter("unauthorized_requests_total", "Requests refused for want of a valid key.")
+	m.limitsUnavailable = m.counter("limits_unavailable_total", "Requests for which the limits that gateways share could not be asked.")
+	m.reloaded = m.gauge("config_last_reload_successful", "1 if the last attempt to read the configuration again succeeded, or there was none; else 0.")
+	m.reloaded.Set(1)
+	m.reloadedAt = m.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in use was read, in Unix seconds.")
+	m.reloadedAt.SetToCurrentTime()
 
 	build := m.gauges("build_info", "Always 1; the labels tell version and Go release.", "version", "goversion")
 	build.WithLabelValues(version, runtime.Version()).Set(1)
