@@ -311,8 +311,9 @@ func hasTargets(t *testing.T, p panel) {
 			t.Errorf("%q, %s: both or neither of instant and range", p.Title, q.RefID)
 		}
 		// A stat takes the last value of a range, however old: when the gateway
-		// is gone it would show the last that was. An instant query does not.
-		if want := p.Type == "stat"; q.Instant != want {
+		// is gone it would show the last that was. An instant query does not. Nor
+		// do bars, and it keeps the order that it was asked for.
+		if want := p.Type == "stat" || p.Type == "bargauge"; q.Instant != want {
 			t.Errorf("%q, %s: instant is %v", p.Title, q.RefID, q.Instant)
 		}
 	}
@@ -546,7 +547,7 @@ func applies(o override, legends []string) bool {
 }
 
 // outcomes of docs/metrics.md.
-var outcomes = []string{"ok", "client_error", "cancelled", "backend_error", "timeout", "refused", "unavailable", "internal"}
+var outcomes = []string{"ok", "client_error", "cancelled", "backend_error", "timeout", "refused", "limited", "unavailable", "internal"}
 
 // checker goes through an expression and tells the labels of its series.
 type checker struct {
@@ -623,6 +624,9 @@ func (c checker) aggregate(n *parser.AggregateExpr) []string {
 			c.fail("%v by or without %s, but the series have %q", n.Op, l, inner)
 		}
 	}
+	if n.Op == parser.TOPK { // some of the series, as they are
+		return inner
+	}
 	if n.Without {
 		return labelsWithout(inner, n.Grouping)
 	}
@@ -688,7 +692,7 @@ func (c checker) call(n *parser.Call) []string {
 		of = append(of, n.Args[1].(*parser.StringLiteral).Val)
 		slices.Sort(of)
 		return slices.Compact(of)
-	case "rate", "max_over_time", "avg_over_time", "last_over_time", "vector":
+	case "rate", "increase", "sort_desc", "max_over_time", "avg_over_time", "last_over_time", "vector":
 		return of
 	}
 	c.fail("%s: not known to this test", n.Func.Name)
@@ -740,7 +744,7 @@ func emittedSeries(t *testing.T) map[string][]labels.Labels {
 			add(labels.FromStrings(model.MetricNameLabel, name, "gpu", "0", "uuid", "GPU-0", "name", "some card"), true)
 		}
 	}
-	for _, s := range gpuSeries {
+	for _, s := range append(callerSeries, gpuSeries...) {
 		add(s, true)
 	}
 	for _, s := range recordedSeries(t) {
@@ -927,6 +931,42 @@ func recordedSeries(t *testing.T) []labels.Labels {
 	return all
 }
 
+// callerSeries are those of the gateway that begin with a caller's first request.
+var callerSeries = []labels.Labels{
+	labels.FromStrings(model.MetricNameLabel, "gateway_caller_requests_total", "caller", "batch", "model", "m", "outcome", "ok"),
+	labels.FromStrings(model.MetricNameLabel, "gateway_caller_prompt_tokens_total", "caller", "batch", "model", "m"),
+	labels.FromStrings(model.MetricNameLabel, "gateway_caller_completion_tokens_total", "caller", "batch", "model", "m"),
+	labels.FromStrings(model.MetricNameLabel, "gateway_caller_refused_requests_total", "caller", "batch", "model", "m", "reason", "tokens"),
+}
+
+// They are as docs/metrics.md has them, which a test of the gateway's compares
+// with what is registered; and each is on the dashboard.
+func TestDashboardCallers(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented, known []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(gateway_caller_\\w+)` \\| counter \\| ([^|]+) \\|").FindAllStringSubmatch(string(doc), -1) {
+		documented = append(documented, row[1]+" "+row[2])
+	}
+	for _, s := range callerSeries {
+		names := slices.DeleteFunc(labelNames(s), func(l string) bool { return l == model.MetricNameLabel })
+		known = append(known, s.Get(model.MetricNameLabel)+" "+strings.Join(names, ", "))
+	}
+	slices.Sort(documented)
+	slices.Sort(known)
+	if !slices.Equal(documented, known) {
+		t.Errorf("docs/metrics.md has\n%s\nknown here are\n%s", strings.Join(documented, "\n"), strings.Join(known, "\n"))
+	}
+	shown := string(dashboards.JSON)
+	for _, name := range []string{"caller_requests", "caller_prompt_tokens", "caller_completion_tokens", "caller_refused_requests", "unauthorized_requests"} {
+		if !strings.Contains(shown, "(gateway_"+name+"_total") {
+			t.Errorf("gateway_%s_total is shown nowhere", name)
+		}
+	}
+}
+
 // gpuSeries are those of gpu-exporter that are used beside the guide's, as
 // docs/metrics.md has them, which its own test compares with what is served.
 var gpuSeries = []labels.Labels{
@@ -1039,6 +1079,9 @@ func TestDashboardQueriesAreChecked(t *testing.T) {
 		{`sum by (model) (requests) or vector(0)`, nil},
 		{`label_replace(sum by (model) (requests), "model", "none", "modle", "")`, nil},
 		{`2 * depth / 1000`, []string{"instance"}},
+		{`sum by (model) (requests) and topk(3, sum by (model) (rate(requests[5m] @ end())))`, []string{"model"}},
+		{`sum by (model) (requests) and topk(3, sum by (outcome) (requests))`, nil},
+		{`sort_desc(topk(3, increase(requests[5m])))`, []string{"instance", "model", "outcome"}},
 	} {
 		parsed, err := parser.NewParser(parser.Options{}).ParseExpr(c.expr)
 		if err != nil {

@@ -4,6 +4,7 @@
 // misspelt one is an error and not something that Grafana passes over.
 
 import type * as grafana from '@grafana/schema';
+import type * as barGauge from '@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen';
 import type * as stat from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
 import type * as stateTimeline from '@grafana/schema/dist/esm/raw/composable/statetimeline/panelcfg/x/StateTimelinePanelCfg_types.gen';
 import type * as timeSeries from '@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
@@ -102,6 +103,7 @@ export type Dashboard = Json<
     panels: (
       | Panel<'timeseries', timeSeries.Options, timeSeries.FieldConfig>
       | Panel<'stat', stat.Options, never>
+      | Panel<'bargauge', barGauge.Options, never>
       | Panel<'state-timeline', stateTimeline.Options, stateTimeline.FieldConfig>
       | Row
     )[];

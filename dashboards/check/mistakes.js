@@ -27,6 +27,8 @@ export const mistakes = {
   'a misspelt way of reducing': (d) => { first(d, 'stat').options.reduceOption = first(d, 'stat').options.reduceOptions; delete first(d, 'stat').options.reduceOptions; },
   'a further option that a stat does not have': (d) => { first(d, 'stat').options.sparkline = true; },
   'a graph mode that is none': (d) => { first(d, 'stat').options.graphMode = 'bars'; },
+  'where the names of bars are: a place that is none': (d) => { first(d, 'bargauge').options.namePlacement = 'right'; },
+  'an option of a stat on a bar gauge': (d) => { first(d, 'bargauge').options.graphMode = 'none'; },
   'a custom field that a time series does not have': (d) => { defaults(d).custom.fill = 10; },
   'a custom field that only a time series has, on a state timeline': (d) => { first(d, 'state-timeline').fieldConfig.defaults.custom.drawStyle = 'line'; },
   'custom fields on a stat': (d) => { first(d, 'stat').fieldConfig.defaults.custom = { lineWidth: 1 }; },
