@@ -47,37 +47,47 @@ func (c *counts) take(m moment, l Limits, tokens int64) Grant {
 	var g Grant
 	over := func(k Kind, wait time.Duration, never bool) {
 		switch {
-		case wait == 0 && !never, g.Over != "" && g.Retry == 0: // it has room; another never will
+		case g.Over != "" && g.Retry == 0: // another never will have room
 		case never:
 			g.Over, g.Retry = k, 0
 		case wait > g.Retry:
 			g.Over, g.Retry = k, wait
 		}
 	}
+	used := c.used()
 	if l.DayTokens > 0 && c.dayTokens+tokens > l.DayTokens {
 		over(DayTokens, m.end, tokens > l.DayTokens)
 	}
-	if l.Tokens > 0 {
-		over(Tokens, c.wait(m, l.Tokens-tokens, slot.countTokens), tokens > l.Tokens)
+	if more := used.tokens + tokens - l.Tokens; l.Tokens > 0 && more > 0 {
+		over(Tokens, c.wait(m, more, slot.countTokens), tokens > l.Tokens)
 	}
-	if l.Requests > 0 {
-		over(Requests, c.wait(m, l.Requests-1, slot.countRequests), false)
+	if more := used.requests + 1 - l.Requests; l.Requests > 0 && more > 0 {
+		over(Requests, c.wait(m, more, slot.countRequests), false)
 	}
 	if g.Over == "" {
 		g.limits, g.reserved, g.slot, g.day = l, tokens, m.slot(), m.day
 		if l.Requests > 0 {
-			c.current(m).requests++
+			s := c.current(m)
+			s.requests++
+			used.requests, used.lastRequests = used.requests+1, s.at
 		}
 		c.add(m, l, tokens)
-	}
-	if l.DayTokens > 0 {
-		g.DayTokens = Level{Limit: l.DayTokens, Left: max(0, l.DayTokens-c.dayTokens)}
-		if c.dayTokens > 0 {
-			g.DayTokens.Reset = m.end
+		if l.Tokens > 0 && tokens > 0 {
+			used.tokens, used.lastTokens = used.tokens+tokens, c.current(m).at
 		}
 	}
-	g.Tokens = c.level(m, l.Tokens, slot.countTokens)
-	g.Requests = c.level(m, l.Requests, slot.countRequests)
+	level := func(limit, used int64, reset time.Duration) Level {
+		switch {
+		case limit == 0:
+			return Level{}
+		case used == 0:
+			return Level{Limit: limit, Left: limit}
+		}
+		return Level{limit, max(0, limit-used), reset}
+	}
+	g.Requests = level(l.Requests, used.requests, m.until(used.lastRequests))
+	g.Tokens = level(l.Tokens, used.tokens, m.until(used.lastTokens))
+	g.DayTokens = level(l.DayTokens, c.dayTokens, m.end)
 	return g
 }
 
@@ -153,32 +163,32 @@ func (c *counts) nothing(m moment) bool {
 func (s slot) countTokens() int64   { return s.tokens }
 func (s slot) countRequests() int64 { return int64(s.requests) }
 
-// wait is how long it takes until no more than room is used.
-func (c *counts) wait(m moment, room int64, count func(slot) int64) time.Duration {
-	over := -room
+// wait is how long it takes until more has gone.
+func (c *counts) wait(m moment, more int64, count func(slot) int64) time.Duration {
 	for _, s := range c.slots {
-		over += count(s)
-	}
-	for i := 0; over > 0 && i < len(c.slots); i++ {
-		if over -= count(c.slots[i]); over <= 0 {
-			return m.until(c.slots[i].at)
+		if more -= count(s); more <= 0 {
+			return m.until(s.at)
 		}
 	}
 	return 0
 }
 
-func (c *counts) level(m moment, limit int64, count func(slot) int64) Level {
-	if limit == 0 {
-		return Level{}
-	}
-	level := Level{Limit: limit}
-	used := int64(0)
+// sums are what is used in the window, and in which slots it was used last.
+type sums struct {
+	requests, tokens         int64
+	lastRequests, lastTokens uint32
+}
+
+func (c *counts) used() (u sums) {
 	for _, s := range c.slots {
-		if n := count(s); n > 0 {
-			used += n
-			level.Reset = m.until(s.at)
+		if s.requests > 0 {
+			u.requests += int64(s.requests)
+			u.lastRequests = s.at
+		}
+		if s.tokens > 0 {
+			u.tokens += s.tokens
+			u.lastTokens = s.at
 		}
 	}
-	level.Left = max(0, limit-used)
-	return level
+	return u
 }
