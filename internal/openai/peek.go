@@ -21,6 +21,7 @@ type Request struct {
 	// responses: previous_response_id. It is as the client wrote it.
 	Previous string
 
+	body    []byte             // nil of a form
 	object  bool               // the body is a JSON object, not a form
 	model   member             // end is 0 where the body has none, as of all that follow
 	options member             // stream_options
@@ -34,11 +35,11 @@ type Request struct {
 // instructions too.
 var reads = [...]string{"instructions", "system", "prompt", "messages", "input"}
 
-// Peek looks into a JSON body. A body that is not a JSON object gives the zero
-// Request: saying what is wrong with it is vLLM's part. Where a name is
+// Peek looks into a JSON body. A body that is not a JSON object gives a Request that
+// names nothing: saying what is wrong with it is vLLM's part. Where a name is
 // repeated the last one holds, as in Python's json, which vLLM uses.
 func Peek(body []byte) Request {
-	var r Request
+	r := Request{body: body}
 	o, ok := openObject(body)
 	for ok {
 		var m member
@@ -61,7 +62,7 @@ func Peek(body []byte) Request {
 		}
 	}
 	if !o.whole {
-		return Request{}
+		return Request{body: body}
 	}
 	r.object = true
 	return r
