@@ -120,7 +120,7 @@ func (a *answer) holdBytes() error {
 // that breaks within it is mended like one that breaks before it.
 func (a *answer) holdWhole() error {
 	// That it has begun is known; from here on silence is what may not last.
-	silence := time.AfterFunc(a.g.cfg.StreamIdleTimeout, func() { a.cancel(errSilent) })
+	silence := time.AfterFunc(a.rec.conf.StreamIdleTimeout, func() { a.cancel(errSilent) })
 	defer silence.Stop()
 	a.held = make([]byte, a.length)
 	if _, err := io.ReadFull(a.body, a.held); err != nil {
@@ -194,7 +194,7 @@ func (a *answer) writeHead(w *writer) {
 	}
 	h := w.Header()
 	for name, values := range a.header {
-		if name != "X-Request-Id" {
+		if name != "X-Request-Id" && !(a.rec.granted && isRateHeader(name)) {
 			h[name] = values
 		}
 	}

@@ -37,7 +37,8 @@ type backend struct {
 	told      atomic.Bool // the log has it that the models are not listed
 
 	// the rest is guarded by pool.mu
-	weight   int
+	share    int  // beside the others of its source
+	weight   int  // the same, times its source's
 	gone     bool // no source names it any more; what runs on it goes on
 	goneAt   time.Time
 	state    state
@@ -56,11 +57,10 @@ type backend struct {
 // pool is the set of backends, the choice among them, and the line of those that
 // wait for one.
 type pool struct {
-	choose  policy
-	maxLoad float64
-	cap     int // of requests in flight on one backend; 0: none
-
 	mu       sync.Mutex
+	choose   policy
+	maxLoad  float64
+	cap      int // of requests in flight on one backend; 0: none
 	backends []*backend
 	models   map[string]bool // that some backend has listed; see maxKnown
 	listers  map[string]int  // how many backends list a model, those that have gone left out
@@ -152,6 +152,7 @@ type lease struct {
 	light   bool
 	begins  [2]uint64
 	since   time.Time
+	counted bool // in pool.running
 	back    bool
 }
 
@@ -193,10 +194,11 @@ func (p *pool) give(b *backend, w *want) *lease {
 	b.turn = p.turn
 	b.inFlight++
 	p.count(w.begins, 1)
-	if p.cap > 0 {
+	counted := p.cap > 0
+	if counted {
 		p.running[w.caller]++
 	}
-	l := &lease{p: p, backend: b, caller: w.caller, light: w.light, begins: w.begins, since: time.Now()}
+	l := &lease{counted: counted, p: p, backend: b, caller: w.caller, light: w.light, begins: w.begins, since: time.Now()}
 	b.passive.try(l)
 	return l
 }
@@ -213,11 +215,13 @@ func (l *lease) release() {
 	b.inFlight--
 	p.count(l.begins, -1)
 	b.passive.tried(l)
-	if p.cap == 0 {
-		return
+	if l.counted {
+		if p.running[l.caller]--; p.running[l.caller] == 0 {
+			delete(p.running, l.caller)
+		}
 	}
-	if p.running[l.caller]--; p.running[l.caller] == 0 {
-		delete(p.running, l.caller)
+	if p.cap == 0 {
+		return // nobody waits
 	}
 	switch took := time.Since(l.since).Seconds(); {
 	case l.light:

@@ -164,12 +164,12 @@ func (p *payload) grow(size int) error {
 // to wait: requests that wait for each other's memory, each with a part of its
 // own, would wait for ever.
 type memory struct {
-	max  int64 // 0: no bound
+	max  atomic.Int64 // 0: no bound
 	used atomic.Int64
 }
 
 func (m *memory) take(n int) bool {
-	if now := m.used.Add(int64(n)); m.max > 0 && now > m.max && n > 0 {
+	if now, max := m.used.Add(int64(n)), m.max.Load(); max > 0 && now > max && n > 0 {
 		m.used.Add(int64(-n))
 		return false
 	}

@@ -15,7 +15,7 @@ type comments struct{ quit, done chan struct{} }
 // comment begins to send comments to a client that wants a stream, if the gateway
 // is told to. Nobody else may write before stop.
 func (g *Gateway) comment(rec *record, c *call) *comments {
-	if g.cfg.CommentEvery == 0 || !c.stream {
+	if rec.conf.CommentEvery == 0 || !c.stream {
 		return nil
 	}
 	s := &comments{make(chan struct{}), make(chan struct{})}
@@ -23,7 +23,7 @@ func (g *Gateway) comment(rec *record, c *call) *comments {
 		defer close(s.done)
 		rc := http.NewResponseController(rec.w)
 		defer rc.SetWriteDeadline(time.Time{})
-		tick := time.NewTicker(g.cfg.CommentEvery)
+		tick := time.NewTicker(rec.conf.CommentEvery)
 		defer tick.Stop()
 		for {
 			select {

@@ -6,7 +6,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
 
 const (
@@ -29,8 +32,8 @@ type road struct {
 
 // newRoad makes a road. serverName is what TLS certificates must be for; "" is
 // the host of the URL.
-func newRoad(cfg Config, serverName string) *road {
-	r := &road{newTransport(cfg), newTransport(cfg)}
+func (g *Gateway) newRoad(serverName string) *road {
+	r := &road{g.newTransport(), g.newTransport()}
 	r.unpooled.DisableKeepAlives = true
 	if serverName != "" {
 		for _, t := range []*http.Transport{r.pooled, r.unpooled} {
@@ -43,34 +46,36 @@ func newRoad(cfg Config, serverName string) *road {
 // place is one --backend and what is known of it.
 type place struct {
 	source
-	weight int
 	road   *road
+	ctx    context.Context // ends when it is no longer configured
+	stop   context.CancelFunc
+	weight int                         // guarded by pool.mu
+	key    atomic.Pointer[secret.Text] // what its backends want to be asked with
 }
 
 // follow looks up a source until ctx ends, and keeps the pool up to date. What
 // runs on a backend that is no longer named goes on. A look that brings nothing
 // changes nothing: whether the backends that are known live, their probes say.
-func (g *Gateway) follow(ctx context.Context, s *place) {
-	failing := false
+func (g *Gateway) follow(s *place) {
+	ctx, failing := s.ctx, false
 	for {
 		looking, cancel := context.WithTimeout(ctx, lookupTimeout)
-		found, err := s.lookup(looking, g.cfg.Resolver)
+		found, err := s.lookup(looking, g.resolver)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			if !failing {
-				g.cfg.Log.Warn("backends not found; those known stay", "source", s.String(), "error", err)
+				g.log.Warn("backends not found; those known stay", "source", s.String(), "error", err)
 			}
 		default:
 			if failing {
-				g.cfg.Log.Info("backends found again", "source", s.String(), "backends", len(found))
+				g.log.Info("backends found again", "source", s.String(), "backends", len(found))
 			}
-			g.update(ctx, s, found)
+			g.update(s, found)
 		}
 		failing = err != nil
-		g.forget()
 		select {
 		case <-time.After(jitter(lookupEvery)):
 		case <-ctx.Done():
@@ -86,10 +91,20 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // update takes the backends of a source as they are now.
-func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
+func (g *Gateway) update(s *place, found []endpoint) {
+	g.pool.mu.Lock()
+	defer g.pool.mu.Unlock()
+	if s.ctx.Err() != nil { // it has been taken out meanwhile
+		return
+	}
+	g.put(s, found)
+	g.pool.callAll()
+	g.pool.sendAway()
+}
+
+// put is update, for who changes several and holds pool.mu.
+func (g *Gateway) put(s *place, found []endpoint) {
 	p := &g.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, e := range found {
 		b := p.find(e.name)
 		switch {
@@ -103,11 +118,12 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 			}
 			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown, fell: make(chan struct{}, 1), relisting: make(chan struct{}, 1), isUp: g.metrics.backendUp.WithLabelValues(e.name)}
 			p.add(b)
-			g.attend(ctx, s, b)
+			g.attend(s, b)
 		case b.of != s: // another source has named it first
 			continue
 		}
-		b.weight = e.weight * s.weight
+		b.share = e.weight
+		b.weight = b.share * s.weight
 	}
 	for _, b := range p.backends {
 		if b.of == s && !b.gone && !slices.ContainsFunc(found, func(e endpoint) bool { return e.name == b.name }) {
@@ -115,20 +131,18 @@ func (g *Gateway) update(ctx context.Context, s *place, found []endpoint) {
 			p.list(b, -1)
 			b.stop()
 			b.isUp.Set(0)
-			g.cfg.Log.Info("backend is no longer named", "source", s.String(), "backend", b.name, "in_flight", b.inFlight)
+			g.log.Info("backend is no longer named", "source", s.String(), "backend", b.name, "in_flight", b.inFlight)
 		}
 	}
-	p.callAll()
-	p.sendAway()
 }
 
 // attend begins to probe a backend.
-func (g *Gateway) attend(ctx context.Context, s *place, b *backend) {
+func (g *Gateway) attend(s *place, b *backend) {
 	b.of = s
 	if s.kind != static {
-		g.cfg.Log.Info("backend found", "source", s.String(), "backend", b.name)
+		g.log.Info("backend found", "source", s.String(), "backend", b.name)
 	}
-	watching, stop := context.WithCancel(ctx)
+	watching, stop := context.WithCancel(s.ctx)
 	b.stop = stop
 	g.watchers.Go(func() { g.watch(watching, b) })
 }

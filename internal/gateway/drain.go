@@ -83,9 +83,16 @@ func (g *Gateway) Drain(ctx context.Context) {
 	}
 	g.end(errDraining)
 	<-g.running.idle()
+	g.changing.Lock()
+	g.ended = true
 	g.unwatch()
+	g.changing.Unlock()
 	g.watchers.Wait()
-	for _, r := range g.roads {
-		r.pooled.CloseIdleConnections()
+	g.settling.Wait() // each has settleWithin
+	if l := g.conf.Load().limiter; l != nil {
+		l.Close()
+	}
+	for _, s := range g.places {
+		s.road.pooled.CloseIdleConnections()
 	}
 }

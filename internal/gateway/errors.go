@@ -10,6 +10,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
@@ -41,25 +42,26 @@ const (
 var causes = []string{causeConnect, causeReset, causeTimeout, causeStatus, causeStream, causeCut}
 
 var (
-	errFirstByte = errors.New("the backend did not begin to answer in time")
-	errSilent    = errors.New("the backend fell silent")
-	errNoBackend = errors.New("no backend is usable")
-	errCut       = errors.New("the backend's answer ended early")
-	errInStream  = errors.New("the engine reported an error inside the stream")
-	errGone      = errors.New("the client left")
-	errStalled   = errors.New("the client stopped reading")
-	errDraining  = errors.New("the gateway is shutting down")
-	errMethod    = errors.New("this path does not take this method; the Allow header says which it takes")
-	errLeft      = errors.New("the client left before its request was whole")
-	errNoStream  = errors.New("the backend did not answer with a stream")
-	errMalformed = errors.New("the backend's answer is not sound HTTP")
-	errTooLarge  = errors.New("the request body is too large")
-	errSlowBody  = errors.New("the request body did not arrive in time")
-	errBadBody   = errors.New("the request body is broken")
-	errBadQuery  = errors.New("the query string is broken")
-	errNoRoom    = errors.New("request bodies take all the memory that they may")
-	errPriority  = errors.New("X-Priority: write high, normal or low")
-	errUpgrade   = errors.New("this path takes WebSocket upgrades over HTTP/1.1 only")
+	errFirstByte  = errors.New("the backend did not begin to answer in time")
+	errSilent     = errors.New("the backend fell silent")
+	errNoBackend  = errors.New("no backend is usable")
+	errCut        = errors.New("the backend's answer ended early")
+	errInStream   = errors.New("the engine reported an error inside the stream")
+	errGone       = errors.New("the client left")
+	errStalled    = errors.New("the client stopped reading")
+	errDraining   = errors.New("the gateway is shutting down")
+	errMethod     = errors.New("this path does not take this method; the Allow header says which it takes")
+	errLeft       = errors.New("the client left before its request was whole")
+	errNoStream   = errors.New("the backend did not answer with a stream")
+	errMalformed  = errors.New("the backend's answer is not sound HTTP")
+	errTooLarge   = errors.New("the request body is too large")
+	errSlowBody   = errors.New("the request body did not arrive in time")
+	errBadBody    = errors.New("the request body is broken")
+	errBadQuery   = errors.New("the query string is broken")
+	errNoRoom     = errors.New("request bodies take all the memory that they may")
+	errPriority   = errors.New("X-Priority: write high, normal or low")
+	errBackendKey = errors.New("the backend does not take the key that the gateway has for it")
+	errUpgrade    = errors.New("this path takes WebSocket upgrades over HTTP/1.1 only")
 )
 
 // statusClientGone is what logs and metrics show for a client that left before
@@ -92,7 +94,7 @@ func broken(err error) bool {
 // broken connection names addresses and system errors; what net/http says of a
 // malformed answer quotes it.
 func plain(err error) error {
-	if broken(err) || errors.Is(err, errCut) {
+	if broken(err) || errors.Is(err, errCut) || errors.Is(err, errBackendKey) {
 		return err
 	}
 	return errMalformed
@@ -107,6 +109,16 @@ func verdict(err error) (how outcome, status int, message string) {
 		return refused, http.StatusTooManyRequests, "Too many of your requests are waiting. Try again later."
 	case errors.As(err, &full):
 		return refused, http.StatusServiceUnavailable, "All model servers are busy, and the wait would be too long. Try again later."
+	case errors.Is(err, errNoKey):
+		return clientError, http.StatusUnauthorized, "A valid API key is needed, as \"Authorization: Bearer\"."
+	case errors.As(err, new(*modelForbidden)):
+		return clientError, http.StatusForbidden, err.Error()
+	case errors.As(err, new(*limitError)):
+		return limited, http.StatusTooManyRequests, err.Error()
+	case errors.Is(err, limits.ErrUnavailable):
+		return refused, http.StatusServiceUnavailable, "The limits of your API key cannot be looked up at the moment. Try again."
+	case errors.Is(err, errBackendKey):
+		return backendError, http.StatusBadGateway, "The model server refused the gateway."
 	case errors.Is(err, errNoRoom):
 		return refused, http.StatusServiceUnavailable, "Too many large requests at a time. Try again later."
 	case errors.Is(err, errGone), errors.Is(err, errStalled):
@@ -125,7 +137,7 @@ func verdict(err error) (how outcome, status int, message string) {
 		return clientError, http.StatusRequestEntityTooLarge, err.Error()
 	case errors.Is(err, errSlowBody):
 		return clientError, http.StatusRequestTimeout, err.Error()
-	case errors.Is(err, errBadBody), errors.Is(err, errBadQuery), errors.Is(err, errPriority):
+	case errors.Is(err, errBadBody), errors.Is(err, errBadQuery), errors.Is(err, errPriority), errors.Is(err, errKeyInURL):
 		return clientError, http.StatusBadRequest, err.Error()
 	case errors.Is(err, errUpgrade):
 		return clientError, http.StatusUpgradeRequired, err.Error()
@@ -149,6 +161,8 @@ func causeOf(err error) string {
 		return causeTimeout
 	case errors.Is(err, errCut):
 		return causeCut
+	case errors.Is(err, errBackendKey):
+		return causeStatus
 	case errors.Is(err, errGone), errors.Is(err, errStalled), errors.Is(err, errDraining):
 		return ""
 	case errors.As(err, &dial) && dial.Op == "dial":
@@ -182,15 +196,24 @@ func (g *Gateway) refuse(rec *record, err error) {
 	e := openai.NewError(status, message)
 	var wait *waitError
 	var model *modelError
+	var limit *limitError
 	switch {
+	case errors.Is(err, errNoKey):
+		g.metrics.unauthorized.Inc()
+		rec.w.Header().Set("WWW-Authenticate", "Bearer")
+	case errors.As(err, &limit):
+		limit.sayWhen(rec.w.Header())
 	case errors.As(err, &wait):
 		g.metrics.refused.WithLabelValues(wait.why).Inc()
 		rec.w.Header().Set("Retry-After", wait.retryAfter())
 	case errors.As(err, &model):
 		e = model.body()
 	case status == http.StatusServiceUnavailable:
-		if errors.Is(err, errNoRoom) {
+		switch {
+		case errors.Is(err, errNoRoom):
 			g.metrics.refused.WithLabelValues(noMemory).Inc()
+		case errors.Is(err, limits.ErrUnavailable):
+			g.metrics.refused.WithLabelValues(noLimits).Inc()
 		}
 		rec.w.Header().Set("Retry-After", "1")
 	}

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -73,11 +75,16 @@ func backendHeader(r *http.Request, id string) http.Header {
 
 // to is the call as a request to one backend.
 func (c *call) to(ctx context.Context, b *backend) *http.Request {
+	header := c.header
+	if key := b.of.key.Load(); !key.IsZero() {
+		header = maps.Clone(header)
+		header["Authorization"] = []string{"Bearer " + key.Reveal()}
+	}
 	r := &http.Request{
 		Method:     c.method,
 		URL:        &url.URL{Scheme: b.url.Scheme, Host: b.url.Host, Path: c.target, RawQuery: c.query},
 		Host:       b.host,
-		Header:     c.header,
+		Header:     header,
 		Proto:      "HTTP/1.1",
 		ProtoMajor: 1,
 		ProtoMinor: 1,
@@ -171,7 +178,7 @@ func (g *Gateway) another(c *call, err error, tried []*backend) bool {
 // mendable: another backend may do better.
 func mendable(err error) bool {
 	cause := causeOf(err)
-	return cause == causeConnect || cause == causeReset || cause == causeCut
+	return cause == causeConnect || cause == causeReset || cause == causeCut || errors.Is(err, errBackendKey)
 }
 
 // retryStatus: the backend did not take the request. (vLLM answers 503 when its
@@ -210,7 +217,7 @@ func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 		rec.own = sent.Sub(rec.read) - rec.inLine
 	}
 	ctx, cancel := context.WithCancelCause(c.ctx)
-	limit := time.AfterFunc(g.cfg.FirstByteTimeout, func() { cancel(errFirstByte) })
+	limit := time.AfterFunc(rec.conf.FirstByteTimeout, func() { cancel(errFirstByte) })
 	defer limit.Stop()
 
 	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, lease: l, sent: sent, upgrade: c.upgrade}
@@ -218,6 +225,9 @@ func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 	if err == nil {
 		a.take(resp, c.asked)
 		err = a.hold()
+	}
+	if err == nil && a.status == http.StatusUnauthorized && (rec.conf.callers != nil || !b.of.key.Load().IsZero()) {
+		err = errBackendKey // it is not the client's that was refused
 	}
 	if err = blame(ctx, err); err != nil {
 		if ctx.Err() == nil {
@@ -294,7 +304,7 @@ func (g *Gateway) unanswered(c *call, err error, tried []*backend) {
 func (g *Gateway) tellEjected(out map[*backend]time.Duration) {
 	for f, hold := range out {
 		g.metrics.ejections.WithLabelValues(f.name).Inc()
-		g.cfg.Log.Warn("backend is passed over", "backend", f.name, "for", hold, "reason", "it fails requests that others answer")
+		g.log.Warn("backend is passed over", "backend", f.name, "for", hold, "reason", "it fails requests that others answer")
 		time.AfterFunc(hold, g.pool.wake) // then one of those that wait may try it
 	}
 }

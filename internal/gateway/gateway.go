@@ -15,34 +15,48 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
 // Gateway is an http.Handler.
 type Gateway struct {
-	cfg     Config
+	log      *slog.Logger
+	level    slog.Level // of the line per request
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	resolver *net.Resolver
+
+	conf     atomic.Pointer[settings]
+	changing sync.Mutex // held by who changes the settings, and guards places and ended
+	places   []*place
+	ended    bool // the watchers are told to stop
+
 	pool    pool
 	ids     ids
 	metrics *metrics
 	scrape  http.Handler
 	bodies  memory
+	habits  habits
+	local   *limits.Local // nil: nobody has needed it
+
+	settling sync.WaitGroup // the limits are told of ends
 
 	running  running
 	draining atomic.Bool
 	life     context.Context // ends with the drain: what still runs then ends with it
 	end      context.CancelCauseFunc
+	watching context.Context
 	watchers sync.WaitGroup
-	roads    []*road
-	single   bool // there is one backend, and will be no other
 	unwatch  context.CancelFunc
+	shared   *road // to all backends but those that have one of their own
 }
 
 // New makes a gateway and begins to probe its backends. The error is that of
@@ -51,54 +65,29 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
+	g := &Gateway{log: cfg.Log, level: cfg.RequestLevel, dial: cfg.Dial, resolver: cfg.Resolver, metrics: newMetrics(cfg.Version)}
+	if g.dial == nil {
+		g.dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
 	}
-	if cfg.SessionHeader == "" {
-		cfg.SessionHeader = "X-Session-Id"
+	if g.resolver == nil {
+		g.resolver = newResolver(nil)
 	}
-	if cfg.PrefixBytes == 0 {
-		cfg.PrefixBytes = 1024
-	}
-	if cfg.Resolver == nil {
-		cfg.Resolver = newResolver(nil)
-	}
-	if cfg.MaxLoad == 0 {
-		cfg.MaxLoad = defaultMaxLoad
-	}
-	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Version), bodies: memory{max: cfg.BodyMemory}}
-	g.pool = pool{choose: policies[cmp.Or(cfg.Routing, LeastInFlight)], maxLoad: cfg.MaxLoad, cap: cfg.MaxInFlight, running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}, listers: map[string]int{}}
-	g.pool.line = line{max: cfg.MaxWaiting, limit: cfg.MaxWait, rows: map[rowKey]*row{}, gauge: g.metrics.line}
+	g.pool = pool{running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}, listers: map[string]int{}}
+	g.pool.line = line{rows: map[rowKey]*row{}, gauge: g.metrics.line}
 	g.scrape = g.metrics.handler()
 	g.life, g.end = context.WithCancelCause(context.Background())
-	var watching context.Context
-	watching, g.unwatch = context.WithCancel(context.Background())
-	shared := newRoad(cfg, "")
-	g.roads = append(g.roads, shared)
-	for _, text := range cfg.Backends {
-		src, _ := parseSource(text) // validated above
-		s := &place{source: src, weight: max(cfg.Weights[text], 1), road: shared}
-		if src.kind == static {
-			g.single = len(cfg.Backends) == 1
-			found, _ := src.lookup(watching, nil) // cannot fail
-			g.update(watching, s, found)
-			continue
-		}
-		if src.kind == hosts && src.scheme == "https" {
-			s.road = newRoad(cfg, strings.TrimSuffix(src.name, ".")) // what is connected to is an address
-			g.roads = append(g.roads, s.road)
-		}
-		g.watchers.Go(func() { g.follow(watching, s) })
-	}
+	g.watching, g.unwatch = context.WithCancel(context.Background())
+	g.shared = g.newRoad("")
+	g.apply(cfg, nil)
 	return g, nil
 }
 
-func newTransport(cfg Config) *http.Transport {
+func (g *Gateway) newTransport() *http.Transport {
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
 	return &http.Transport{
 		Protocols:           &http1,
-		DialContext:         cfg.Dial,
+		DialContext:         g.dial,
 		DisableCompression:  true,
 		IdleConnTimeout:     idleConnTimeout,
 		MaxIdleConnsPerHost: 1024, // no limit on open ones: that would be a waiting line that nobody sees
@@ -120,16 +109,26 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.own(w, r, g.serveHealth)
 		return
 	case "/metrics":
+		if g.conf.Load().NoMetrics {
+			break
+		}
 		g.own(w, r, g.scrape.ServeHTTP)
 		return
 	}
 	rt, ok := find(path)
 	if !ok {
-		g.cfg.Log.Info("no such path", "method", clip(r.Method), "path", clip(path))
+		g.log.Info("no such path", "method", clip(r.Method), "path", clip(path))
 		openai.NewError(http.StatusNotFound, "This path is not served here.").WriteTo(w)
 		return
 	}
 	g.serve(w, r, rt)
+}
+
+// Metrics serves /metrics, for a port of its own; see [Config.NoMetrics].
+func (g *Gateway) Metrics() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) { g.own(w, r, g.scrape.ServeHTTP) })
+	return mux
 }
 
 // own serves one of the gateway's own paths.
@@ -153,13 +152,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	defer cancel(nil)
 	defer context.AfterFunc(g.life, func() { cancel(errDraining) })()
 
-	switch {
-	case g.life.Err() != nil:
-		g.refuse(rec, errDraining)
-		return
-	case r.Method != rt.method && r.Method != http.MethodOptions:
-		w.Header().Set("Allow", rt.method+", OPTIONS")
-		g.refuse(rec, errMethod)
+	if err := g.admit(rec, r); err != nil {
+		g.refuse(rec, err)
 		return
 	}
 	c, err := g.call(ctx, rec, r)
@@ -171,7 +165,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 		g.upgrade(rec, c, r)
 		return
 	}
-	if rt.path == modelsPath && r.Method == http.MethodGet && (len(g.cfg.Aliases) > 0 || !g.single) {
+	if rt.path == modelsPath && r.Method == http.MethodGet && (len(rec.conf.Aliases) > 0 || !rec.conf.single || rec.caller.restricted()) {
 		g.serveModels(rec, c)
 		return
 	}
@@ -190,19 +184,37 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	rec.finish(a)
 }
 
+// admit says whether a request gets in at all, before anything of it is read.
+func (g *Gateway) admit(rec *record, r *http.Request) error {
+	if g.life.Err() != nil {
+		return errDraining
+	}
+	if err := g.identify(rec, r); err != nil {
+		return err
+	}
+	if r.Method != rec.route.method && r.Method != http.MethodOptions {
+		rec.w.Header().Set("Allow", rec.route.method+", OPTIONS")
+		return errMethod
+	}
+	return rec.enter()
+}
+
 // call reads the request whole and makes of it what the backends get.
 func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call, error) {
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || !wellFormedQuery(r.URL.RawQuery) {
 		return nil, errBadQuery
 	}
-	body, err := readBody(ctx, rec.w, r, g.cfg.MaxBody, &g.bodies)
+	body, err := readBody(ctx, rec.w, r, rec.conf.MaxBody, &g.bodies)
 	if err != nil {
 		return nil, err
 	}
 	rec.body, rec.read = body, time.Now()
 	c := &call{ctx: ctx, method: r.Method, target: rec.route.target(r.URL.EscapedPath()), query: r.URL.RawQuery, body: body}
 	c.header = backendHeader(r, rec.id)
-	if c.want, err = wanted(r); err != nil {
+	if rec.conf.callers != nil {
+		withhold(c.header, rec.key)
+	}
+	if c.want, err = wanted(r, rec.caller); err != nil {
 		return nil, err
 	}
 
@@ -216,7 +228,11 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 		asked.Model = r.URL.Query().Get("model")
 	}
 	named := asked.Model
-	model := g.resolve(named)
+	if !rec.route.free && !rec.caller.mayUse(named, rec.conf) {
+		rec.name(named)
+		return nil, &modelForbidden{named}
+	}
+	model := g.resolve(rec.conf, named)
 	if model != named {
 		if asked, err = c.rename(model, asked, r.Header.Get("Content-Type")); err != nil {
 			return nil, err
@@ -224,14 +240,17 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	}
 	c.want.model = model
 	c.want.light = rec.route.light || r.Method == http.MethodOptions
-	err = g.check(ctx, model, named)
+	err = g.check(ctx, rec, model, named)
 	rec.name(model) // now that it may just have been listed
 	if err != nil {
 		return nil, err
 	}
-	c.want.key, c.want.begins = g.keys(r, model, asked)
+	c.want.key, c.want.begins = keys(r, rec.conf, model, asked)
 	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" && rec.route.dialect == openai.Responses {
 		c.want.home = g.home(c, id)
+	}
+	if err := g.reserve(ctx, rec, asked); err != nil {
+		return nil, err
 	}
 	c.stream = asked.Stream && rec.route.dialect != openai.Other
 	if rec.route.usage {

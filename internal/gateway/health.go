@@ -30,6 +30,7 @@ func (g *Gateway) watch(ctx context.Context, b *backend) {
 		if g.probe(ctx, b) != nil {
 			wait = probeDownEvery
 		}
+		g.forget()
 		select {
 		case <-time.After(jitter(wait)):
 			continue
@@ -67,7 +68,7 @@ func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 	body, err := g.get(ctx, b, modelsPath)
 	if err != nil {
 		if ctx.Err() == nil && !b.told.Swap(true) {
-			g.cfg.Log.Warn("models not listed; it gets those that no other backend lists", "backend", b.name, "error", err)
+			g.log.Warn("models not listed; it gets those that no other backend lists", "backend", b.name, "error", err)
 		}
 		return
 	}
@@ -78,7 +79,7 @@ func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(body, &list); err != nil {
-		g.cfg.Log.Debug("models not listed", "backend", b.name, "error", err)
+		g.log.Debug("models not listed", "backend", b.name, "error", err)
 		return
 	}
 	var models []string
@@ -87,7 +88,7 @@ func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 	}
 	for _, m := range g.pool.setModels(b, models) {
 		g.metrics.introduce(m, b.name)
-		g.cfg.Log.Info("model found", "model", m, "backend", b.name)
+		g.log.Info("model found", "model", m, "backend", b.name)
 	}
 }
 
@@ -100,6 +101,9 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 		return nil, err
 	}
 	r.Host = b.host
+	if key := b.of.key.Load(); !key.IsZero() {
+		r.Header.Set("Authorization", "Bearer "+key.Reveal())
+	}
 	resp, err := b.road.pooled.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -113,13 +117,13 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 
 func (g *Gateway) setUp(b *backend) {
 	if g.pool.setState(b, up, "") {
-		g.cfg.Log.Info("backend is up", "backend", b.name)
+		g.log.Info("backend is up", "backend", b.name)
 	}
 }
 
 func (g *Gateway) setDown(b *backend, why error) {
 	if g.pool.setState(b, down, why.Error()) {
-		g.cfg.Log.Warn("backend is down", "backend", b.name, "error", why)
+		g.log.Warn("backend is down", "backend", b.name, "error", why)
 		select {
 		case b.fell <- struct{}{}:
 		default:

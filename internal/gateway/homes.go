@@ -52,7 +52,7 @@ func (a *answer) settle() {
 	case a.usage != nil:
 		id = a.usage.ID
 	}
-	if id != "" && a.rec.route.dialect == openai.Responses && !a.g.single {
+	if id != "" && a.rec.route.dialect == openai.Responses && !a.rec.conf.single {
 		a.g.pool.settle(id, a.backend)
 	}
 }

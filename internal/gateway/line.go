@@ -51,9 +51,10 @@ type row struct{ waiters []*waiter }
 type waiter struct {
 	want
 	tried  []*backend
-	passed int         // times that one behind it was called before it
-	called chan *lease // has room for one
-	sent   error       // why it must go, if called is closed
+	limit  time.Duration // line.limit, as it was when it came
+	passed int           // times that one behind it was called before it
+	called chan *lease   // has room for one
+	sent   error         // why it must go, if called is closed
 }
 
 // waitError is a request that the line did not take, or did not keep.
@@ -70,6 +71,7 @@ const (
 	lineFull    = "line_full"
 	lineTooLong = "wait_too_long"
 	noMemory    = "no_memory"
+	noLimits    = "limits_unavailable"
 )
 
 // lease takes a backend for a request, and waits for one if need be; it says how
@@ -102,8 +104,8 @@ func (p *pool) lease(ctx context.Context, w *want, tried []*backend) (l *lease, 
 func (p *pool) wait(ctx context.Context, me *waiter) (*lease, error) {
 	var err error
 	var late <-chan time.Time
-	if p.line.limit > 0 {
-		timer := time.NewTimer(p.line.limit)
+	if me.limit > 0 {
+		timer := time.NewTimer(me.limit)
 		defer timer.Stop()
 		late = timer.C
 	}
@@ -292,7 +294,7 @@ func (l *line) ahead(w *want) (n int) {
 }
 
 func (l *line) enter(w *want, tried []*backend) *waiter {
-	me := &waiter{want: *w, tried: slices.Clone(tried), called: make(chan *lease, 1)}
+	me := &waiter{want: *w, tried: slices.Clone(tried), limit: l.limit, called: make(chan *lease, 1)}
 	key := rowKey{w.priority, w.caller}
 	r := l.rows[key]
 	if r == nil {

@@ -20,6 +20,7 @@ type meter struct {
 	ended       bool      // the stream's own end mark has passed
 	aborted     bool      // the engine has given it up: what looks like its end is none, and is not passed on
 	failure     *openai.Failure
+	tokens      int // events that have borne some
 }
 
 func newMeter(rec *record, asked bool) *meter {
@@ -71,6 +72,9 @@ func (m *meter) skip(p openai.Piece, at time.Time) bool {
 	m.aborted = m.aborted || fact.Aborted
 	if m.aborted {
 		return true
+	}
+	if fact.Token {
+		m.tokens++
 	}
 	if fact.Token && m.first.IsZero() {
 		m.first, m.last = at, at

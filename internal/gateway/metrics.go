@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"runtime"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -26,6 +27,9 @@ var (
 type metrics struct {
 	registry *prometheus.Registry
 	own      []prometheus.Collector
+
+	mu      sync.Mutex
+	callers map[string]bool // that have series of their own
 
 	ttft       *prometheus.HistogramVec
 	speed      *prometheus.HistogramVec
@@ -60,7 +64,7 @@ type metrics struct {
 }
 
 func newMetrics(version string) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: prometheus.NewRegistry(), callers: map[string]bool{}}
 	m.ttft = m.histograms("time_to_first_token_seconds", "Time from a request's headers to the first token of its stream, in seconds. Moves with each first token.", ttftBuckets, "model", "backend")
 	m.speed = m.histograms("tokens_per_second", "Tokens a second within one stream, (completion tokens - 1) / (last token - first token). One value for each finished stream of 2 tokens or more.", speedBuckets, "model", "backend")
 	m.requests = m.counters("requests_total", "Requests ended, by model, path, class of status and how they ended.", "model", "path", "status", "outcome")
@@ -99,7 +103,7 @@ func newMetrics(version string) *metrics {
 	for _, phase := range []string{beforeFirstByte, afterFirstByte} {
 		m.cancelled.WithLabelValues(phase)
 	}
-	for _, reason := range []string{lineFull, lineTooLong, noMemory} {
+	for _, reason := range []string{lineFull, lineTooLong, noMemory, noLimits} {
 		m.refused.WithLabelValues(reason)
 	}
 	m.registry.MustRegister(m.own...)

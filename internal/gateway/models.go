@@ -28,13 +28,15 @@ func (g *Gateway) serveModels(rec *record, c *call) {
 		g.refuse(rec, err)
 		return
 	}
-	body, refusal := union(answers, g.cfg.Aliases)
+	body, refusal := union(answers, rec.conf.Aliases, func(model string) bool { return rec.caller.mayUse(model, rec.conf) })
 	switch {
 	case body != nil:
 		rec.w.Header().Set("Content-Type", "application/json")
 		rec.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		rec.w.Write(body)
 		rec.outcome = ok
+	case refusal != nil && refusal.status == http.StatusUnauthorized && rec.conf.callers != nil:
+		g.refuse(rec, errBackendKey)
 	case refusal != nil:
 		for name, values := range refusal.header {
 			rec.w.Header()[name] = values
@@ -75,9 +77,9 @@ func (g *Gateway) askModels(c *call, b *backend) *modelList {
 	return nil
 }
 
-// union lays the lists together: each model once, as the first backend that has
+// union lays the lists together: each model once, of those that the caller may use, as the first backend that has
 // it describes it. Without any list it gives the first refusal, if there is one.
-func union(answers []*modelList, aliases map[string]string) (body []byte, refusal *modelList) {
+func union(answers []*modelList, aliases map[string]string, may func(model string) bool) (body []byte, refusal *modelList) {
 	all := struct {
 		Object string            `json:"object"`
 		Data   []json.RawMessage `json:"data"`
@@ -107,12 +109,14 @@ func union(answers []*modelList, aliases map[string]string) (body []byte, refusa
 			}
 			if json.Unmarshal(m, &model) == nil && !seen[model.ID] {
 				seen[model.ID] = true
-				all.Data = append(all.Data, m)
+				if may(model.ID) {
+					all.Data = append(all.Data, m)
+				}
 			}
 		}
 	}
 	for _, alias := range sorted(aliases) {
-		if model := aliases[alias]; seen[model] && !seen[alias] {
+		if model := aliases[alias]; seen[model] && !seen[alias] && may(alias) {
 			m, _ := json.Marshal(map[string]string{"id": alias, "object": "model", "owned_by": "vllm-gateway", "root": model})
 			all.Data = append(all.Data, m)
 		}

@@ -5,22 +5,33 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
 
 // record is all that is remembered of one request. It is written once, at the
 // end: one log line, and every metric that is a matter of the whole request.
 type record struct {
 	g     *Gateway
+	conf  *settings
 	w     *writer
 	route route
 	id    string
 	start time.Time
 	// http10: the client cannot tell a cut body from a whole one by its framing.
 	http10 bool
+
+	caller  *caller // nil: nobody in particular
+	key     string  // the caller's
+	entered bool    // it has a place of the caller's
+	guess   guess   // what it may cost
+	grant   limits.Grant
+	granted bool
 
 	model    string // as the client named it
 	label    string // the same, if a backend lists it; never a client's invention
@@ -33,6 +44,8 @@ type record struct {
 	own   time.Duration // from there to the first attempt, without the line
 	first time.Time     // the first token, of a stream
 	usage openai.Usage
+	// tokenEvents is how many events of its stream have borne tokens.
+	tokenEvents int
 
 	outcome  outcome
 	err      error
@@ -52,7 +65,7 @@ const otherModel = "other"
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
 	g.metrics.queueDepth.Inc()
-	rec := &record{g: g, w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
+	rec := &record{g: g, conf: g.conf.Load(), w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
 	w.Header().Set("X-Request-Id", rec.id)
 	return rec
@@ -93,7 +106,7 @@ func (rec *record) begun(a *answer) {
 func (rec *record) usageOf(a *answer) {
 	switch {
 	case a.stream != nil:
-		rec.usage = a.stream.stream.Usage
+		rec.usage, rec.tokenEvents = a.stream.stream.Usage, a.stream.tokens
 	case a.usage != nil:
 		rec.usage = a.usage.Usage
 	}
@@ -157,6 +170,7 @@ func (rec *record) end() {
 		}
 		m.cancelled.WithLabelValues(phase).Inc()
 	}
+	rec.g.account(rec)
 	rec.log(took)
 }
 
@@ -174,16 +188,19 @@ func (rec *record) linger(client context.Context) {
 	}
 }
 
-// anonymous is the caller of every request until there are keys to tell callers
-// apart.
+// anonymous is the caller of a request without a key, or with one that is none.
 const anonymous = "anonymous"
 
 func (rec *record) log(took time.Duration) {
+	caller := anonymous
+	if rec.caller != nil {
+		caller = rec.caller.Name
+	}
 	attrs := []slog.Attr{
 		slog.String("id", rec.id),
-		slog.String("caller", anonymous),
+		slog.String("caller", caller),
 		slog.String("path", rec.route.path),
-		slog.String("model", clip(rec.model)),
+		slog.String("model", clip(rec.hide(rec.model))),
 		slog.String("backend", rec.backend),
 		slog.Int("status", rec.w.status),
 		slog.String("outcome", string(rec.outcome)),
@@ -204,10 +221,26 @@ func (rec *record) log(took time.Duration) {
 	if rec.usage.HasCompletion {
 		attrs = append(attrs, slog.Int("completion_tokens", rec.usage.Completion))
 	}
-	if rec.err != nil {
-		attrs = append(attrs, slog.String("error", rec.err.Error()))
+	if rec.caller != nil && !rec.route.free {
+		tokens, estimated := rec.cost()
+		attrs = append(attrs, slog.Int64("charged_tokens", tokens))
+		if estimated {
+			attrs = append(attrs, slog.Bool("estimated", true))
+		}
 	}
-	rec.g.cfg.Log.LogAttrs(context.Background(), rec.g.cfg.RequestLevel, "request", attrs...)
+	if rec.err != nil {
+		attrs = append(attrs, slog.String("error", rec.hide(rec.err.Error())))
+	}
+	rec.g.log.LogAttrs(context.Background(), rec.g.level, "request", attrs...)
+}
+
+// hide takes the caller's key out of what is logged, should it have put it there
+// itself, as the name of a model, say.
+func (rec *record) hide(s string) string {
+	if rec.key == "" {
+		return s
+	}
+	return strings.ReplaceAll(s, rec.key, secret.New(rec.key).String())
 }
 
 // clip keeps a client's words from filling the log.

@@ -150,7 +150,7 @@ type watchdog struct {
 }
 
 func (a *answer) watchdog(w *writer) *watchdog {
-	d := &watchdog{a: a, w: w, rc: http.NewResponseController(w), limit: a.g.cfg.StreamIdleTimeout}
+	d := &watchdog{a: a, w: w, rc: http.NewResponseController(w), limit: a.rec.conf.StreamIdleTimeout}
 	d.timer = time.AfterFunc(d.limit, d.bite)
 	return d
 }

@@ -16,6 +16,9 @@ type route struct {
 	dialect openai.Dialect
 	// light: it asks the engine for no tokens, and does not wait for room.
 	light bool
+	// free: it is of no model, and neither a caller's models nor its limits are about
+	// it.
+	free bool
 	// usage: stream_options.include_usage is vLLM's word for this path.
 	usage bool
 }
@@ -28,8 +31,8 @@ var routes = []route{
 	{method: http.MethodPost, path: "/v1/embeddings"},
 	{method: http.MethodPost, path: "/v2/embed"},
 	{method: http.MethodPost, path: "/v1/responses", dialect: openai.Responses},
-	{method: http.MethodGet, path: "/v1/responses/{id}", dialect: openai.Responses, light: true},
-	{method: http.MethodPost, path: "/v1/responses/{id}/cancel", dialect: openai.Responses, light: true},
+	{method: http.MethodGet, path: "/v1/responses/{id}", dialect: openai.Responses, light: true, free: true},
+	{method: http.MethodPost, path: "/v1/responses/{id}/cancel", dialect: openai.Responses, light: true, free: true},
 	{method: http.MethodPost, path: "/v1/messages", dialect: openai.Messages},
 	{method: http.MethodPost, path: "/v1/messages/count_tokens", light: true},
 	{method: http.MethodPost, path: "/rerank"},
@@ -44,9 +47,9 @@ var routes = []route{
 	{method: http.MethodPost, path: "/detokenize", light: true},
 	{method: http.MethodPost, path: "/v1/audio/transcriptions"},
 	{method: http.MethodPost, path: "/v1/audio/translations"},
-	{method: http.MethodGet, path: modelsPath, light: true},
+	{method: http.MethodGet, path: modelsPath, light: true, free: true},
 	{method: http.MethodGet, path: realtimePath},
-	{method: http.MethodGet, path: "/version", light: true},
+	{method: http.MethodGet, path: "/version", light: true, free: true},
 }
 
 const (

@@ -17,12 +17,19 @@ import (
 )
 
 // wanted reads from a request's head who asks, and how much it matters.
-func wanted(r *http.Request) (w want, err error) {
+func wanted(r *http.Request, who *caller) (w want, err error) {
 	w.caller, w.priority = callerOf(r), normal
+	if who != nil {
+		w.caller, w.priority = who.turns, who.priority
+	}
 	if name := r.Header.Get("X-Priority"); name != "" {
-		var ok bool
-		if w.priority, ok = priorities[strings.ToLower(name)]; !ok {
+		asked, ok := priorities[strings.ToLower(name)]
+		if !ok {
 			return w, errPriority
+		}
+		w.priority = asked
+		if who != nil { // who has a key has its priority, or less
+			w.priority = max(asked, who.priority)
 		}
 	}
 	return w, nil
@@ -44,21 +51,21 @@ func callerOf(r *http.Request) uint64 {
 
 // keys say which backend a request belongs to, by the policies for which it belongs
 // to one; see want.
-func (g *Gateway) keys(r *http.Request, model string, asked openai.Request) (key uint64, begins [2]uint64) {
+func keys(r *http.Request, conf *settings, model string, asked openai.Request) (key uint64, begins [2]uint64) {
 	of := func(b []byte) uint64 {
 		if len(b) == 0 {
 			return 0
 		}
 		return hash(hash(hashSeed, []byte(model+"\x00")), b) | 1
 	}
-	if g.cfg.Routing != Session && g.cfg.Routing != Prefix {
+	if conf.Routing != Session && conf.Routing != Prefix {
 		return 0, begins
 	}
-	key = of([]byte(r.Header.Get(g.cfg.SessionHeader)))
-	if key != 0 || g.cfg.Routing == Session {
+	key = of([]byte(r.Header.Get(conf.SessionHeader)))
+	if key != 0 || conf.Routing == Session {
 		return key, begins
 	}
-	begins = [2]uint64{of(asked.Prefix(g.cfg.PrefixBytes)), of(asked.Opening(g.cfg.PrefixBytes))}
+	begins = [2]uint64{of(asked.Prefix(conf.PrefixBytes)), of(asked.Opening(conf.PrefixBytes))}
 	if begins[1] == begins[0] {
 		begins[1] = 0
 	}
@@ -67,11 +74,11 @@ func (g *Gateway) keys(r *http.Request, model string, asked openai.Request) (key
 
 // resolve gives the model that a request is to get: what its alias stands for, and
 // while none of its backends is up, its fallback.
-func (g *Gateway) resolve(model string) string {
-	if of, ok := g.cfg.Aliases[model]; ok {
+func (g *Gateway) resolve(conf *settings, model string) string {
+	if of, ok := conf.Aliases[model]; ok {
 		model = of
 	}
-	other, ok := g.cfg.Fallbacks[model]
+	other, ok := conf.Fallbacks[model]
 	if ok && g.pool.others(&want{model: model}, nil) >= dead && g.pool.others(&want{model: other}, nil) < dead {
 		return other
 	}
@@ -150,7 +157,7 @@ const relist = 100 * time.Millisecond
 
 // check gives a *modelError if no backend has the model; it says the name that the
 // client knows.
-func (g *Gateway) check(ctx context.Context, model, named string) error {
+func (g *Gateway) check(ctx context.Context, rec *record, model, named string) error {
 	if model == "" || g.pool.mayHave(model) {
 		return nil
 	}
@@ -164,7 +171,8 @@ func (g *Gateway) check(ctx context.Context, model, named string) error {
 	if g.pool.mayHave(model) {
 		return nil
 	}
-	return &modelError{named, g.models()}
+	there := slices.DeleteFunc(g.models(rec.conf), func(m string) bool { return !rec.caller.mayUse(m, rec.conf) })
+	return &modelError{named, there}
 }
 
 // relist reads a backend's list unless it is fresh, for one request at a time: the
@@ -203,14 +211,14 @@ func (p *pool) mayHave(model string) bool {
 }
 
 // models gives the names that can be asked for, sorted.
-func (g *Gateway) models() []string {
+func (g *Gateway) models(conf *settings) []string {
 	var there []string
 	for _, b := range g.pool.all() {
 		g.pool.mu.Lock()
 		there = append(there, b.models...)
 		g.pool.mu.Unlock()
 	}
-	for alias, model := range g.cfg.Aliases {
+	for alias, model := range conf.Aliases {
 		if slices.Contains(there, model) {
 			there = append(there, alias)
 		}

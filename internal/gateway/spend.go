@@ -1,0 +1,308 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/limits"
+	"github.com/vllm-gateway/vllm-gateway/internal/openai"
+)
+
+// Reasons of gateway_caller_refused_requests_total, beside those of limits.
+const (
+	notItsModel = "model"
+	tooManyNow  = "concurrency"
+)
+
+// limitError is a request for which its caller has nothing left.
+type limitError struct {
+	reason  string
+	message string
+	retry   time.Duration // by then it has; 0: never
+}
+
+func (e *limitError) Error() string { return e.message }
+
+// enter takes one of the places that a caller has for requests that run at a time.
+func (rec *record) enter() error {
+	who := rec.caller
+	if who == nil || rec.route.free {
+		return nil
+	}
+	n := who.running.Add(1)
+	rec.entered = true
+	if who.Concurrency > 0 && n > int64(who.Concurrency) {
+		return &limitError{tooManyNow, fmt.Sprintf("Your API key may have %d requests running at a time. Try again when one has ended.", who.Concurrency), time.Second}
+	}
+	return nil
+}
+
+// reserve counts a request against its caller's limits, with as many tokens as it may
+// use.
+func (g *Gateway) reserve(ctx context.Context, rec *record, asked openai.Request) error {
+	who := rec.caller
+	if who == nil || rec.route.free {
+		return nil
+	}
+	rec.guess = g.habits.guess(rec, asked)
+	if who.Limits == (limits.Limits{}) {
+		return nil
+	}
+	grant, err := rec.conf.limiter.Take(ctx, who.Name, who.Limits, rec.guess.most(who.Limits))
+	if errors.Is(err, limits.ErrUnavailable) {
+		g.metrics.limitsUnavailable.Inc()
+		if rec.conf.FailOpen {
+			return nil
+		}
+		return err
+	}
+	if err != nil {
+		return blame(ctx, err)
+	}
+	tell(rec.w.Header(), grant)
+	if grant.Over != "" {
+		return overdrawn(grant, rec.guess)
+	}
+	rec.grant, rec.granted = grant, true
+	return nil
+}
+
+// tell says how it stands, in the headers that OpenAI's clients know. (Those of the
+// day are in the same manner; OpenAI has no such limit.)
+func tell(h http.Header, grant limits.Grant) {
+	for name, level := range map[string]limits.Level{"Requests": grant.Requests, "Tokens": grant.Tokens, "Tokens-Day": grant.DayTokens} {
+		if level.Limit > 0 {
+			h.Set("X-Ratelimit-Limit-"+name, strconv.FormatInt(level.Limit, 10))
+			h.Set("X-Ratelimit-Remaining-"+name, strconv.FormatInt(level.Left, 10))
+			h.Set("X-Ratelimit-Reset-"+name, level.Reset.Round(time.Millisecond).String())
+		}
+	}
+}
+
+// overdrawn says which limit is in the way, and what can be done.
+func overdrawn(grant limits.Grant, g guess) error {
+	e := &limitError{reason: string(grant.Over), retry: grant.Retry}
+	when := "Try again in " + wait(grant.Retry) + "."
+	of, span := grant.Tokens, "a minute"
+	switch grant.Over {
+	case limits.Requests:
+		e.message = fmt.Sprintf("Your API key may make %d requests a minute. %s", grant.Requests.Limit, when)
+		return e
+	case limits.DayTokens:
+		of, span = grant.DayTokens, "a day (of UTC)"
+	}
+	need := g.total()
+	if grant.Retry == 0 {
+		e.message = fmt.Sprintf("This request may take %d tokens, and your API key may use %d %s. Ask for fewer with max_tokens, or shorten the prompt.", need, of.Limit, span)
+		return e
+	}
+	e.message = fmt.Sprintf("Your API key may use %d tokens %s; %d are left, and this request may take %d. %s", of.Limit, span, of.Left, need, when)
+	return e
+}
+
+// wait prints a time to wait in whole seconds, rounded up.
+func wait(d time.Duration) string {
+	return (time.Duration(seconds(d)) * time.Second).String()
+}
+
+func seconds(d time.Duration) int64 { return int64(max(math.Ceil(d.Seconds()), 1)) }
+
+// sayWhen tells clients when to come again; and where waiting is more than theirs
+// do by themselves, that they need not try. (x-should-retry is what OpenAI's and
+// Anthropic's read; a Retry-After of more than a minute they take for a mistake.)
+func (e *limitError) sayWhen(h http.Header) {
+	if e.retry > 0 {
+		h.Set("Retry-After", strconv.FormatInt(seconds(e.retry), 10))
+	}
+	if e.retry == 0 || e.retry > time.Minute {
+		h.Set("X-Should-Retry", "false")
+	}
+}
+
+// guess is what a request may cost, in tokens.
+type guess struct {
+	prompt     int64
+	completion int64
+	said       bool // the request says how much it generates at most
+}
+
+func (g guess) total() int64 { return g.prompt + g.completion }
+
+// most is what is reserved. Who does not say how much he wants is not refused for
+// what others want.
+func (g guess) most(l limits.Limits) int64 {
+	n := g.total()
+	if g.said {
+		return n
+	}
+	for _, limit := range []int64{l.Tokens, l.DayTokens} {
+		if limit > 0 && g.prompt <= limit {
+			n = min(n, limit)
+		}
+	}
+	return n
+}
+
+// habits are what requests have cost of late, by model: from that it is guessed what
+// the next one may. Tokens are counted by the engine alone, and only afterwards.
+type habits struct {
+	mu sync.Mutex
+	of map[string]habit
+}
+
+type habit struct {
+	bytesPerToken float64 // of prompts
+	completion    float64 // tokens, where the request does not say how many
+}
+
+// unsaid is how many tokens /v1/completions generates where the request says nothing
+// of it (max_tokens of vLLM's CompletionRequest, 0.32).
+const unsaid = 16
+
+// A text has some four bytes for each token; most answers are shorter than this.
+var noHabit = habit{bytesPerToken: openai.BytesPerToken, completion: 256}
+
+// learning is how much the latest request changes a habit.
+const learning = 1. / 16
+
+func (h *habits) get(model string) habit {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known, ok := h.of[model]; ok {
+		return known
+	}
+	return noHabit
+}
+
+func (h *habits) guess(rec *record, asked openai.Request) guess {
+	if rec.route.light || rec.route.path == realtimePath {
+		return guess{said: true}
+	}
+	habit := h.get(rec.label)
+	e := asked.Estimate(rec.route.dialect)
+	g := guess{prompt: e.Prompt(habit.bytesPerToken), completion: e.Completion(), said: true}
+	switch {
+	case g.completion > 0, rec.route.dialect == openai.Other: // which generates nothing
+	case rec.route.dialect == openai.Completions:
+		e.MaxTokens = unsaid
+		g.completion = e.Completion()
+	default:
+		e.MaxTokens = int64(habit.completion)
+		g.completion, g.said = e.Completion(), false
+	}
+	return g
+}
+
+// learn takes over what a request has cost.
+func (h *habits) learn(model string, g guess, u openai.Usage) {
+	if model == "" || model == otherModel || !u.HasPrompt || u.Prompt == 0 || g.prompt == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known, ok := h.of[model]
+	if !ok {
+		known = noHabit
+	}
+	real := known.bytesPerToken * float64(g.prompt) / float64(u.Prompt)
+	known.bytesPerToken += (min(max(real, .5), 16) - known.bytesPerToken) * learning
+	if !g.said && u.HasCompletion {
+		known.completion += (float64(u.Completion) - known.completion) * learning
+	}
+	if h.of == nil {
+		h.of = map[string]habit{}
+	}
+	h.of[model] = known // of models that backends list, so bounded
+}
+
+// cost is what a request has used: as the engine counted it, or, where it had no
+// occasion to say so (a client that left, a stream that was cut), as near as can be
+// told.
+func (rec *record) cost() (tokens int64, estimated bool) {
+	u := rec.usage
+	prompt, completion := int64(u.Prompt), int64(u.Completion)
+	switch {
+	case u.HasPrompt && u.HasCompletion && rec.outcome == ok, u.HasPrompt && rec.route.dialect == openai.Other:
+		return prompt + completion, false
+	case rec.attempts == 0, rec.outcome != ok && rec.outcome != cancelled && rec.first.IsZero():
+		return 0, false // nothing was generated for anybody
+	}
+	if !u.HasPrompt {
+		prompt = rec.guess.prompt
+	}
+	return prompt + max(completion, int64(rec.tokenEvents)), true
+}
+
+// settleWithin bounds the time for which the end of a request is told to the limits.
+const settleWithin = time.Second
+
+// account ends what a request had of its caller.
+func (g *Gateway) account(rec *record) {
+	who := rec.caller
+	if who == nil {
+		return
+	}
+	if rec.entered {
+		who.running.Add(-1)
+	}
+	name := g.metrics.callerLabel(who.Name)
+	g.metrics.callerRequests.WithLabelValues(name, rec.label, string(rec.outcome)).Inc()
+	g.metrics.callerPromptTokens.WithLabelValues(name, rec.label).Add(float64(rec.usage.Prompt))
+	g.metrics.callerCompletionTokens.WithLabelValues(name, rec.label).Add(float64(rec.usage.Completion))
+	var limit *limitError
+	switch {
+	case errors.As(rec.err, &limit):
+		g.metrics.callerRefused.WithLabelValues(name, rec.label, limit.reason).Inc()
+	case errors.As(rec.err, new(*modelForbidden)):
+		g.metrics.callerRefused.WithLabelValues(name, rec.label, notItsModel).Inc()
+	}
+	if rec.outcome == ok {
+		g.habits.learn(rec.label, rec.guess, rec.usage)
+	}
+	if !rec.granted {
+		return
+	}
+	used, _ := rec.cost()
+	// Not here: the client has its answer when the handler returns.
+	g.settling.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
+		defer cancel()
+		if err := rec.conf.limiter.Settle(ctx, who.Name, rec.grant, used); err != nil {
+			g.log.Debug("reservation stands as it is", "id", rec.id, "error", err)
+		}
+	})
+}
+
+// limiterOf gives what counts for callers: the one that has counted until now, if it
+// is the same.
+func (g *Gateway) limiterOf(cfg Config, before *settings) (limits.Limiter, error) {
+	switch o := cfg.SharedLimits; {
+	case len(cfg.Callers) == 0:
+		return nil, nil
+	case o == nil:
+		if g.local == nil {
+			g.local = limits.NewLocal()
+		}
+		return g.local, nil
+	case before != nil && before.SharedLimits != nil && before.limiter != nil && sameRedis(*before.SharedLimits, *o):
+		return before.limiter, nil
+	default:
+		shared := *o
+		shared.Log = g.log
+		return limits.NewShared(shared)
+	}
+}
+
+func sameRedis(a, b limits.Options) bool {
+	return a.URL == b.URL && a.Password.Equal(b.Password) && a.Timeout == b.Timeout
+}
+
+// isRateHeader: what a backend says of limits is not about this caller.
+func isRateHeader(name string) bool { return strings.HasPrefix(name, "X-Ratelimit-") }
