@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/maphash"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -151,6 +152,42 @@ func (m *metrics) callerLabel(name string) string {
 }
 
 const otherCaller = "other"
+
+// maxIntroduced bounds the callers whose series begin at 0, before they have asked for
+// anything: rate() does not see the step from nothing to 1. Of more callers than these
+// most will never use most of the models.
+const maxIntroduced = 100
+
+// introduceCallers makes series of callers for models.
+func (g *Gateway) introduceCallers(all *callers, models []string) {
+	if all == nil || len(all.list) > maxIntroduced {
+		return
+	}
+	for _, c := range all.list {
+		name := g.metrics.callerLabel(c.Name)
+		for _, model := range models {
+			g.metrics.callerRequests.WithLabelValues(name, model, string(ok))
+			g.metrics.callerPromptTokens.WithLabelValues(name, model)
+			g.metrics.callerCompletionTokens.WithLabelValues(name, model)
+		}
+	}
+}
+
+// forgetCallers drops the series of those who are callers no longer.
+func (m *metrics) forgetCallers(now *callers) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gone := maps.Clone(m.callers)
+	if now != nil {
+		for _, c := range now.list {
+			delete(gone, c.Name)
+		}
+	}
+	for name := range gone {
+		m.drop("caller", name)
+		delete(m.callers, name)
+	}
+}
 
 // mayUse reports whether a caller may ask for a model by a name. It says nothing of
 // whether the model exists.

@@ -364,6 +364,35 @@ func TestBackendKeyOfProbes(t *testing.T) {
 	})
 }
 
+// seriesOf counts the series that a caller has.
+func (r *rig) seriesOf(caller string) (n int) {
+	families, _ := r.g.metrics.registry.Gather()
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if holds(m, []string{"caller", caller}) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// The series of a few callers begin at 0, and end with them.
+func TestCallerSeries(t *testing.T) {
+	inBubbleWith(t, keyed(), func(r *rig) {
+		if a, b := r.seriesOf("alice"), r.seriesOf("bob"); a != 3 || b != 3 {
+			t.Errorf("before anything, alice has %d series and bob %d; want 3", a, b)
+		}
+		r.mustPost("/v1/chat/completions", `{"model":"tiny"}`, as(bobKey)...)
+		r.reload(func(c *Config) {
+			c.Callers = []Caller{c.Callers[0], {Name: "carol", Keys: []secret.Hash{secret.HashOf("vg-carol")}}}
+		})
+		if a, b, c := r.seriesOf("alice"), r.seriesOf("bob"), r.seriesOf("carol"); a != 3 || b != 0 || c != 3 {
+			t.Errorf("after a reload alice has %d, bob %d, carol %d; want 3, 0, 3", a, b, c)
+		}
+	}, hello)
+}
+
 // Of a hundred thousand callers a thousand have series.
 func TestCallerSeriesAreBounded(t *testing.T) {
 	m := newMetrics("test")

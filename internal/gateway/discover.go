@@ -156,7 +156,7 @@ func (g *Gateway) forget() {
 	p.backends = slices.DeleteFunc(p.backends, func(b *backend) bool {
 		old := b.gone && b.inFlight == 0 && time.Since(b.goneAt) >= forgetAfter
 		if old {
-			g.metrics.forget(b.name)
+			g.metrics.drop("backend", b.name)
 		}
 		return old
 	})

@@ -86,7 +86,9 @@ func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 	for _, m := range list.Data {
 		models = append(models, m.ID)
 	}
-	for _, m := range g.pool.setModels(b, models) {
+	added := g.pool.setModels(b, models)
+	g.introduceCallers(g.conf.Load().callers, added)
+	for _, m := range added {
 		g.metrics.introduce(m, b.name)
 		g.log.Info("model found", "model", m, "backend", b.name)
 	}

@@ -131,13 +131,13 @@ func (m *metrics) introduceBackend(backend string) {
 	}
 }
 
-// forget drops all that is counted of one backend.
-func (m *metrics) forget(backend string) {
+// drop drops all series with a label.
+func (m *metrics) drop(label, value string) {
 	for _, c := range m.own {
 		if v, ok := c.(interface {
 			DeletePartialMatch(prometheus.Labels) int
 		}); ok {
-			v.DeletePartialMatch(prometheus.Labels{"backend": backend})
+			v.DeletePartialMatch(prometheus.Labels{label: value})
 		}
 	}
 }

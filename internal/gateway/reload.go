@@ -106,6 +106,8 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 	now.single = len(g.places) == 1 && g.places[0].kind == static
 
 	found := g.lookup(before != nil)
+	g.bodies.max.Store(cfg.BodyMemory)
+	g.conf.Store(now)
 	p := &g.pool
 	p.mu.Lock()
 	p.configure(cfg)
@@ -133,9 +135,10 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 	}
 	p.callAll()
 	p.sendAway()
+	models := sorted(p.models)
 	p.mu.Unlock()
-	g.bodies.max.Store(cfg.BodyMemory)
-	g.conf.Store(now)
+	g.metrics.forgetCallers(now.callers)
+	g.introduceCallers(now.callers, models)
 
 	for _, s := range gone {
 		if s.road != g.shared {
