@@ -25,7 +25,7 @@ func TestBrowserSeesTheWholePicture(t *testing.T) {
 	tab := chromium(t)
 	do(t, tab, chromedp.EmulateViewport(1440, 1080), chromedp.Navigate(p.dashboard))
 
-	ten, rest := panels(t)
+	ten, rest, callers := panels(t)
 	for _, name := range ten {
 		p.eventually(name+" shows data", func() bool { return shows(t, tab, name) })
 	}
@@ -39,33 +39,42 @@ func TestBrowserSeesTheWholePicture(t *testing.T) {
 	picture(t, tab, "dashboard.png")
 
 	// The rest is asked for when it comes into view.
-	do(t, tab, chromedp.EmulateViewport(1440, 4800))
+	do(t, tab, chromedp.EmulateViewport(1440, 5600))
 	for _, name := range rest {
 		if strings.HasPrefix(name, "k6:") || name == "Upstream Errors" {
 			continue // nobody runs a load test, and nothing fails
 		}
 		p.eventually(name+" shows data", func() bool { return shows(t, tab, name) })
 	}
+	for _, name := range callers { // nobody has a key
+		p.eventually(name+" waits for callers", func() bool { return waits(t, tab, name) })
+	}
 	picture(t, tab, "all.png")
 }
 
-// panels are the titles of the first ten, and of the others.
-func panels(t *testing.T) (ten, rest []string) {
+// panels are the titles of the first ten, of the others, and of those in the row
+// of callers.
+func panels(t *testing.T) (ten, rest, callers []string) {
 	var board struct {
 		Panels []struct{ Title, Type string }
 	}
 	if err := json.Unmarshal(dashboards.JSON, &board); err != nil {
 		t.Fatal(err)
 	}
+	row := ""
 	for i, p := range board.Panels {
 		switch {
 		case i < 10:
 			ten = append(ten, p.Title)
-		case p.Type != "row":
+		case p.Type == "row":
+			row = p.Title
+		case row == "Callers":
+			callers = append(callers, p.Title)
+		default:
 			rest = append(rest, p.Title)
 		}
 	}
-	return ten, rest
+	return ten, rest, callers
 }
 
 // shows reports whether a panel has drawn a value that is a number.
@@ -73,6 +82,14 @@ func shows(t *testing.T, tab context.Context, title string) bool {
 	return read[bool](t, tab, fmt.Sprintf(`(() => {
 		const panel = [...document.querySelectorAll('[data-panel-id]')].find((p) => p.querySelector('h3').textContent === %q);
 		return panel !== undefined && panel.dataset.state === 'data' && Object.values(JSON.parse(panel.dataset.values)).some(Number.isFinite);
+	})()`, title))
+}
+
+// waits reports whether a panel has asked, and has no series to draw.
+func waits(t *testing.T, tab context.Context, title string) bool {
+	return read[bool](t, tab, fmt.Sprintf(`(() => {
+		const panel = [...document.querySelectorAll('[data-panel-id]')].find((p) => p.querySelector('h3').textContent === %q);
+		return panel !== undefined && panel.dataset.state === 'collecting' && panel.dataset.answered > 0 && panel.querySelector('.message').offsetHeight > 0;
 	})()`, title))
 }
 

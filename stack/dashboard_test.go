@@ -499,6 +499,32 @@ func TestDashboardQueries(t *testing.T) {
 	}
 }
 
+// What a client got wrong, left or asked beyond its limits is neither success nor
+// failure; of the failures none is left out.
+func TestDashboardErrorRatio(t *testing.T) {
+	for _, q := range panelOf(t, readDashboard(t), "Error Ratio").Targets {
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(fill(q.Expr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, selectors := range parser.ExtractSelectors(expr) {
+			var counted []string
+			for _, outcome := range outcomes {
+				if !slices.ContainsFunc(selectors, func(m *labels.Matcher) bool { return m.Name == "outcome" && !m.Matches(outcome) }) {
+					counted = append(counted, outcome)
+				}
+			}
+			want := []string{"backend_error", "timeout", "refused", "unavailable", "internal"}
+			if i == 1 { // what they are a share of
+				want = append([]string{"ok"}, want...)
+			}
+			if !slices.Equal(counted, want) {
+				t.Errorf("%s: of the outcomes %q are counted, want %q", q.RefID, counted, want)
+			}
+		}
+	}
+}
+
 // contract are the guide's metrics, as series.
 var contract = []string{
 	"gateway_time_to_first_token_seconds_bucket", "gateway_tokens_per_second_bucket", "gateway_requests_total", "gateway_rps", "gateway_queue_depth",

@@ -5,6 +5,7 @@ import { regions } from '../assets/js/annotations.js';
 import { color } from '../assets/js/colors.js';
 import { configOf, display, displayText, legend, lineColor, steps, thresholdColor, toFields } from '../assets/js/fields.js';
 import { sections, settled } from '../assets/js/layout.js';
+import { limitsOf } from '../assets/js/panel-gauge.js';
 import { stack } from '../assets/js/panel-timeseries.js';
 import { reduce } from '../assets/js/reduce.js';
 import { readState, writeState } from '../assets/js/state.js';
@@ -21,6 +22,19 @@ test('legends', () => {
 test('series of one query are in order of their names, queries in their own', () => {
   const { fields } = toFields({}, [answer('B', '{{g}}', [10, 9, 1].map((g) => ({ labels: { g: String(g) }, points: [] }))), answer('A', 'p', [{ labels: {}, points: [] }, { labels: {}, points: [] }])]);
   assert.deepEqual(fields.map((f) => f.name), ['1', '9', '10', 'p', 'p 2']);
+});
+
+test('series of one moment are in the order of the answer', () => {
+  const { fields } = toFields({}, [answer('A', '{{c}}', ['b', 'c', 'a'].map((c, i) => ({ labels: { c }, points: [[20, 9 - i]] })), { step: undefined })]);
+  assert.deepEqual(fields.map((f) => f.name), ['b', 'c', 'a']);
+});
+
+test('bars without limits of their own have those of all', () => {
+  const both = [field({}, [20]), field({}, [undefined, 80])];
+  assert.deepEqual(both.map((f) => limitsOf(f, both)), [[0, 80], [0, 80]]);
+  assert.deepEqual(limitsOf(field({ min: 10, max: 40 }, [20]), both), [10, 40]);
+  assert.deepEqual(limitsOf(field({ unit: 'percent' }, [20]), both), [0, 100]);
+  assert.deepEqual(limitsOf(field({}, [0]), [field({}, [0])]), [0, 1]);
 });
 
 test('a point that is missing is a gap, a time of another query is not', () => {

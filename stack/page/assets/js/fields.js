@@ -82,7 +82,9 @@ export function toFields(panel, answers, variables = new Map()) {
       }
       return { name, labels, refId: target.refId, values };
     });
-    part.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
+    // Lines keep their colours from answer to answer; of one moment Prometheus
+    // gives what it is asked for in the order that it is asked for.
+    if (step) part.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
     fields.push(...part);
   }
   const seen = new Map();

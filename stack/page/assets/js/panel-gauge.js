@@ -8,10 +8,12 @@ import { calcOf } from './panel-stat.js';
 const clamp = (x) => Math.min(1, Math.max(0, x));
 const percent = { percent: [0, 100], percentunit: [0, 1] };
 
-function limitsOf(f) {
+// What has no limits of its own has those of all together, so that bars can be
+// compared.
+export function limitsOf(f, fields) {
   const [a, b] = percent[f.config.unit] ?? [];
   const config = { ...f.config, min: f.config.min ?? a ?? 0, max: f.config.max ?? b };
-  const [min, max] = limits({ ...f, config });
+  const [min, max] = limits({ config, values: fields.flatMap((o) => o.values) });
   return [min, max > min ? max : min + 1];
 }
 
@@ -36,7 +38,7 @@ export class Gauge {
     this.root.replaceChildren(...fields.map((f) => {
       const v = reduce(f.values, calcOf(this.panel));
       const d = display(f, v);
-      const [min, max] = limitsOf(f);
+      const [min, max] = limitsOf(f, fields);
       const share = (x) => clamp((x - min) / (max - min));
       const s = steps(f);
       const rim = this.panel.options?.showThresholdMarkers === false ? [] : s.map((x, i) => {
@@ -65,14 +67,14 @@ export class BarGauge extends Gauge {
   draw(times, fields) {
     this.fields = fields;
     this.times = times;
-    this.root.className = 'bargauges';
+    this.root.className = 'bargauges' + (this.panel.options?.namePlacement === 'left' ? ' lines' : '');
     this.root.replaceChildren(...fields.map((f) => {
       const v = reduce(f.values, calcOf(this.panel));
       const d = display(f, v);
-      const [min, max] = limitsOf(f);
+      const [min, max] = limitsOf(f, fields);
       const value = el('span', { class: 'value' });
       setText(value, d.unit ? d.text + '\u00a0' + d.unit : d.text);
-      return el('div', { class: 'bargauge' }, el('span', { class: 'name', text: f.name }), value,
+      return el('div', { class: 'bargauge' }, el('span', { class: 'name', title: f.name, text: f.name }), value,
         el('div', { class: 'track' }, el('div', { css: { width: (v === null ? 0 : clamp((v - min) / (max - min)) * 100) + '%', background: d.color } })));
     }));
   }
