@@ -1,8 +1,10 @@
 package limits
 
 import (
+	"fmt"
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -62,6 +64,11 @@ func TestLimits(t *testing.T) {
 			{0, Limits{5, 100, 0}, 70, "taken; 3/5 1m0.5s; 0/100 1m0.5s; -", 0},
 			{0, Limits{5, 100, 0}, 71, "tokens, retry 1m0.5s; 3/5 1m0.5s; 70/100 1m0.5s; -", never},
 		},
+		"given back to the last": {
+			{0, Limits{Tokens: 100}, 10, "taken; -; 90/100 1m0.5s; -", never},
+			{s, Limits{Tokens: 100}, 10, "taken; -; 80/100 1m0.5s; -", 0},
+			{0, Limits{Tokens: 100}, 0, "taken; -; 90/100 59.5s; -", never},
+		},
 		"what was used beyond it is counted": {
 			{0, Limits{Tokens: 100, DayTokens: 1000}, 10, "taken; -; 90/100 1m0.5s; 990/1000 24h0m0s", 150},
 			{0, Limits{Tokens: 100, DayTokens: 1000}, 0, "tokens, retry 1m0.5s; -; 0/100 1m0.5s; 850/1000 24h0m0s", never},
@@ -106,4 +113,40 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	both(t, tests)
+}
+
+// Callers of whom there is nothing to remember are forgotten, as others come.
+func TestLocalForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 1000
+		r := localRig(t)
+		l := r.Limiter.(*Local)
+		some := func(l Limits, from, to int) {
+			for i := range to - from {
+				g := r.take(t, fmt.Sprint("caller", from+i), l, 5)
+				r.settle(t, fmt.Sprint("caller", from+i), g, 6)
+			}
+		}
+		some(Limits{}, 0, many)
+		if n := len(l.callers); n != 0 {
+			t.Errorf("%d callers without limits are remembered", n)
+		}
+		some(Limits{Requests: 5, Tokens: 50}, 0, many)
+		some(Limits{DayTokens: 50}, many, 2*many)
+		if n := len(l.callers); n != 2*many {
+			t.Errorf("%d callers are remembered, of %d", n, 2*many)
+		}
+		for _, tt := range []struct {
+			wait time.Duration
+			left int
+		}{{time.Minute + slotTime, many + 1}, {day, 1}} {
+			r.wait(tt.wait)
+			for range 2 * many {
+				r.take(t, "ann", Limits{Requests: 1e9}, 0)
+			}
+			if n := len(l.callers); n != tt.left {
+				t.Errorf("after %v more %d callers are remembered; want %d", tt.wait, n, tt.left)
+			}
+		}
+	})
 }

@@ -132,6 +132,18 @@ func (s *server) do(args ...any) any {
 	return v
 }
 
+// asked is how many scripts Redis has run.
+func (s *server) asked() (n int) {
+	for line := range strings.Lines(s.do("INFO", "commandstats").(string)) {
+		if name, rest, _ := strings.Cut(line, ":calls="); strings.HasPrefix(name, "cmdstat_eval") {
+			var calls int
+			fmt.Sscan(strings.Split(rest, ",")[0], &calls)
+			n += calls
+		}
+	}
+	return n
+}
+
 // patient is long enough for the busiest machine: no test waits for it to pass.
 const patient = time.Minute
 
