@@ -200,7 +200,7 @@ func (r *reader) unknown(name value, names []string) {
 			}
 		}
 		for _, path := range Keys() {
-			if !strings.ContainsAny(path, ".[") && path == n {
+			if first, _, _ := strings.Cut(path, "."); strings.TrimSuffix(first, "[]") == n {
 				says(" here; it belongs at the top, without indentation")
 				return
 			}

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"regexp"
 	"strconv"
@@ -59,8 +60,8 @@ func (r *reader) contradictions(f *File) {
 
 // document gives what stands in the only document of a file.
 func document(data []byte) (*yaml.Node, *Problem) {
-	if at := invalid(data); at >= 0 {
-		return nil, &Problem{lineOf(data, at), "", "the text is not UTF-8; save it so"}
+	if at, why := unreadable(data); why != "" {
+		return nil, &Problem{lineOf(data, at), "", why}
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
@@ -97,43 +98,54 @@ func decode(d *yaml.Decoder, n *yaml.Node) (err error) {
 	return d.Decode(n)
 }
 
-func invalid(data []byte) int {
+// unreadable finds what no text has, and where.
+func unreadable(data []byte) (at int, why string) {
 	for i := 0; i < len(data); {
-		if data[i] < utf8.RuneSelf {
-			i++
-			continue
-		}
 		r, n := utf8.DecodeRune(data[i:])
-		if r == utf8.RuneError && n == 1 {
-			return i
+		switch {
+		case r == utf8.RuneError && n == 1:
+			return i, "the text is not UTF-8; save it so"
+		case r == '\r' && !bytes.HasPrefix(data[i:], []byte("\r\n")), r == 0x85, r == 0x2028, r == 0x2029:
+			return i, "there is a line break of another kind in the line; end lines as other files do"
+		case r < ' ' && r != '\t' && r != '\n' && r != '\r', 0x7f <= r && r < 0xa0, r == 0xfffe, r == 0xffff:
+			return i, fmt.Sprintf("there is a control character (U+%04X) in the line; take it out", r)
 		}
 		i += n
 	}
-	return -1
+	return 0, ""
 }
 
 func lineOf(data []byte, at int) int { return 1 + bytes.Count(data[:at], []byte("\n")) }
 
 var yamlError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
 
-// cures are what to do about some of the YAML library's errors.
-var cures = []struct{ says, cure string }{
-	{"mapping values are not allowed", `is there a ": " too many, or is the line indented too far? Put a value with ": " in it in quotes`},
-	{"could not find expected ':'", "is a colon missing, or the space behind it?"},
-	{"did not find expected key", "is the line indented like its neighbours?"},
-	{"did not find expected '-' indicator", "is the line indented like its neighbours?"},
-	{"did not find expected ',' or", "is a bracket not closed, or a comma missing?"},
-	{"did not find expected node content", "is a value missing?"},
-	{"found character that cannot start any token", "put a value that begins with @, ` or % in quotes"},
-	{"found unexpected end of stream", "is a quote not closed?"},
-	{"unknown anchor", noAnchors},
-	{"block sequence entries are not allowed", "begin the list on a line of its own"},
+// cures are what to do about the YAML library's errors.
+var cures = []struct {
+	says, cure string
+	kind       int
+}{
+	{"mapping values are not allowed", `is there a ": " too many, or is the line indented too far? Put a value with ": " in it in quotes`, asItSays},
+	{"could not find expected ':'", "is a colon missing, or the space behind it?", asItSays},
+	{"did not find expected key", "indent the line like its neighbours", whereItFails},
+	{"did not find expected '-' indicator", "indent the line like its neighbours", whereItFails},
+	{"did not find expected ',' or", "here or further up a bracket is not closed, or a comma is missing", oneMore},
+	{"did not find expected node content", "a value is missing, or begins with a sign that means something in YAML; put it in quotes", whereItFails},
+	{"found character that cannot start any token", "put a value that begins with @, ` or % in quotes", asItSays},
+	{"found unexpected end of stream", "here or further up a quote is not closed", asItSays},
+	{"block sequence entries are not allowed", "begin the list on a line of its own", asItSays},
 }
+
+// What the library says of lines: that of its scanner is right; its parser counts from
+// 0; and of blocks it has the line where they begin, not where it fails.
+const (
+	asItSays = iota
+	oneMore
+	whereItFails
+)
 
 // syntax says of a text that is not YAML where it ceases to be.
 func syntax(err error, data []byte) *Problem {
-	// The library counts from 0 or from 1, as it comes; and a tab it does not name.
-	for i, line := range bytes.Split(data, []byte("\n")) {
+	for i, line := range bytes.Split(data, []byte("\n")) { // the library does not speak of tabs
 		indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
 		if rest := line[len(indent):]; bytes.ContainsRune(indent, '\t') && len(bytes.TrimSpace(rest)) > 0 && rest[0] != '#' {
 			return &Problem{i + 1, "", "the line is indented by a tab; YAML takes spaces only"}
@@ -144,18 +156,73 @@ func syntax(err error, data []byte) *Problem {
 	if m == nil {
 		return p
 	}
-	if n, err := strconv.Atoi(m[1]); err == nil {
-		p.Line = min(max(n, 1), lineOf(data, len(data)))
+	if strings.HasPrefix(m[2], "unknown anchor") { // by its name, which may be a secret
+		return &Problem{locate(data, err), "", noAnchors}
 	}
+	p.Line, _ = strconv.Atoi(m[1])
+	p.Text += ": " + m[2]
 	for _, c := range cures {
-		if strings.Contains(m[2], c.says) {
-			if c.cure == noAnchors {
-				return &Problem{p.Line, "", noAnchors}
-			}
-			p.Text += ": " + m[2] + "; " + c.cure
-			return p
+		if !strings.HasPrefix(m[2], c.says) {
+			continue
+		}
+		p.Text += "; " + c.cure
+		switch c.kind {
+		case oneMore:
+			p.Line++
+		case whereItFails:
+			p.Line = locate(data, err)
+		}
+		break
+	}
+	p.Line = min(max(p.Line, 1), lineOf(data, len(data)))
+	return p
+}
+
+// locate finds the first line with which the library fails. It is the last that the
+// library has asked for, or one of the few before, as it looks ahead; and with fewer
+// lines than that it would not have failed so.
+func locate(data []byte, failure error) int {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	asked := 0
+	fails := func(lines [][]byte, asked *int) bool {
+		d := yaml.NewDecoder(&byLine{lines, asked})
+		var n yaml.Node
+		err := decode(d, &n)
+		return err != nil && message(err) == message(failure)
+	}
+	fails(lines, &asked)
+	const ahead = 4
+	for n := max(asked-ahead, 1); n < asked; n++ {
+		var ignored int
+		if fails(lines[:n], &ignored) {
+			return n
 		}
 	}
-	p.Text += ": " + m[2]
-	return p
+	return max(asked, 1)
+}
+
+// message is an error of the library without its line.
+func message(err error) string {
+	if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
+		return m[2]
+	}
+	return err.Error()
+}
+
+// byLine gives a line for each Read, and counts them.
+type byLine struct {
+	lines [][]byte
+	given *int
+}
+
+func (b *byLine) Read(to []byte) (int, error) {
+	if len(b.lines) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(to, b.lines[0])
+	if b.lines[0] = b.lines[0][n:]; len(b.lines[0]) == 0 {
+		b.lines = b.lines[1:]
+		*b.given++
+	}
+	return n, nil
 }
