@@ -36,13 +36,16 @@ func given(typed *kong.Context) map[string]bool {
 	return names
 }
 
-// fromFile says, for each flag that the file can set too, by which key, and which
-// field of the gateway's Config or of flags it is. take gives the line of the value;
-// 0 where the file has none, or where it has one for each item of a list.
-var fromFile = []struct {
+// fileKey is a flag that the file can set too: by which key, and which field of the
+// gateway's Config or of flags it is. take gives the line of the value; 0 where the
+// file has none, or where it has one for each item of a list.
+type fileKey struct {
 	flag, key, field string
 	take             func(*flags, *config.File) (line int)
-}{
+}
+
+// fromFile are all of them. A flag that is not here must be in the test's flagOnly.
+var fromFile = []fileKey{
 	{"listen", "listen", "Listen", func(f *flags, c *config.File) int { return take(&f.Listen, c.Listen) }},
 	{"metrics-listen", "metrics_listen", "MetricsListen", func(f *flags, c *config.File) int { return take(&f.MetricsListen, c.MetricsListen) }},
 	{"tls-cert", "tls.cert", "TLSCert", func(f *flags, c *config.File) int { return take(&f.TLSCert, c.TLS.Value.Cert) }},
