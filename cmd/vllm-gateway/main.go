@@ -3,19 +3,31 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
+	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
 
+// commandLine is what may be typed.
+type commandLine struct {
+	flags
+	Serve       struct{}    `cmd:"" default:"1" hidden:"" help:"Relay requests."`
+	CheckConfig checkConfig `cmd:"" help:"Say what is wrong with a configuration file; with these flags and this environment."`
+	HashKey     hashKey     `cmd:"" help:"Make a new key and its hash; or the hash of a key on stdin."`
+}
+
 type flags struct {
+	Config            string            `placeholder:"FILE" help:"Configuration file (YAML): all that flags can say, and keys and limits. Flags win over it."`
 	Listen            string            `default:":9000" placeholder:"ADDR" help:"Address to listen on (${default})."`
 	Backend           []string          `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port, or a name in DNS for several, as dns+http://name:port or srv+http://name; repeat for more (${default})."`
 	Weight            map[string]int    `placeholder:"URL=N" help:"Share of requests for a --backend; the others have 1."`
@@ -36,85 +48,121 @@ type flags struct {
 	BodyMemory        daemon.Bytes      `default:"1GiB" placeholder:"SIZE" help:"Memory for all request bodies that are held (${default}; 0: no limit)."`
 	TLSCert           string            `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
 	TLSKey            string            `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
+	APIKey            []apiKey          `name:"api-key" placeholder:"KEY" help:"A key that may use the gateway, or its hash; repeat for more. Without any, everybody may. Who lists processes sees it: better in the environment, or as a hash in the file."`
+	BackendKeyFile    string            `placeholder:"FILE" help:"File with the key that the backends want (vllm serve --api-key); read again when it changes."`
+	MetricsListen     string            `placeholder:"ADDR" help:"Serve /metrics on this address, and only there."`
 	Pprof             string            `placeholder:"ADDR" help:"Serve profiles of the process on this loopback address, such as 127.0.0.1:6060; off by default."`
 	daemon.LogFlags
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
 
 func (f flags) Validate() error {
-	if (f.TLSCert == "") != (f.TLSKey == "") {
-		return errors.New("--tls-cert and --tls-key go together: give both or none")
-	}
-	if f.DrainDelay < 0 || f.DrainTimeout < 0 {
-		return errors.New("--drain-delay and --drain-timeout must not be negative")
-	}
 	if f.Pprof != "" {
 		return daemon.CheckPprof("--pprof", f.Pprof)
 	}
 	return nil
 }
 
+// apiKey is a key as it was typed. To read it never fails: the library would print
+// what it could not read.
+type apiKey struct{ secret.Text }
+
+func (k *apiKey) UnmarshalText(text []byte) error {
+	k.Text = secret.New(string(text))
+	return nil
+}
+
 const name = "vllm-gateway"
 
 func main() {
-	var f flags
-	kong.Parse(&f,
+	var line commandLine
+	typed := kong.Parse(&line, options()...)
+	given := given(typed)
+	switch typed.Command() {
+	case "check-config <file>":
+		line.CheckConfig.run(line.flags, given)
+	case "hash-key", "hash-key <argument>":
+		line.HashKey.run()
+	default:
+		serve(line.flags, given)
+	}
+}
+
+func options() []kong.Option {
+	return []kong.Option{
 		kong.Name(name),
-		kong.Description("Relays requests to vLLM servers and measures them: time to first token, tokens per second, queue depth. Each flag can also be set in the environment: --max-body as VLLM_GATEWAY_MAX_BODY."),
+		kong.Description("Relays requests to vLLM servers and measures them: time to first token, tokens per second, queue depth. Without a command it serves. Each flag can also be set in the environment: --max-body as VLLM_GATEWAY_MAX_BODY."),
 		kong.DefaultEnvars("VLLM_GATEWAY"),
 		kong.Vars{"version": name + " " + daemon.Version(), "policies": strings.Join(gateway.Policies(), ",")},
 		kong.Exit(daemon.ParserExit),
-	)
+	}
+}
+
+// serve is what the program does where it is not told else.
+func serve(f flags, given map[string]bool) {
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}
-	g, err := gateway.New(f.config(log))
+	files := &daemon.Files{}
+	s, err := settle(f, given, files)
+	if err == nil {
+		err = s.checkTLS(&daemon.Files{})
+	}
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}
-	if f.Pprof != "" {
-		if err := daemon.ServePprof(context.Background(), "--pprof", f.Pprof, log); err != nil {
-			daemon.Exit(name, daemon.Failed, err)
-		}
+	s.warn(log)
+	g, err := gateway.New(s.config(log))
+	if err != nil {
+		daemon.Exit(name, daemon.Usage, err)
 	}
-	err = daemon.Server{
+	server := daemon.Server{
 		Name:         name,
-		Listen:       f.Listen,
+		Listen:       s.Listen,
 		Handler:      g,
-		TLSCert:      f.TLSCert,
-		TLSKey:       f.TLSKey,
-		PeerTimeout:  f.StreamIdleTimeout,
+		TLSCert:      s.TLSCert,
+		TLSKey:       s.TLSKey,
+		PeerTimeout:  s.StreamIdleTimeout,
 		Leave:        g.Leave,
-		DrainDelay:   f.DrainDelay,
-		DrainTimeout: f.DrainTimeout,
+		DrainDelay:   s.DrainDelay,
+		DrainTimeout: s.DrainTimeout,
 		Drain:        g.Drain,
 		Log:          log,
-		About:        []any{"backends", f.Backend},
-	}.Run(context.Background())
-	if err != nil {
+		About:        []any{"backends", s.Backend},
+	}
+	if err := run(server, s, g, files, log); err != nil {
 		daemon.Exit(name, daemon.Failed, err)
 	}
 }
 
-func (f flags) config(log *slog.Logger) gateway.Config {
-	return gateway.Config{
-		Backends:          f.Backend,
-		Weights:           f.Weight,
-		Aliases:           f.Alias,
-		Fallbacks:         f.Fallback,
-		Routing:           f.Routing,
-		SessionHeader:     f.SessionHeader,
-		PrefixBytes:       f.PrefixBytes,
-		MaxInFlight:       f.MaxInFlight,
-		MaxWaiting:        f.MaxWaiting,
-		MaxWait:           f.MaxWait,
-		CommentEvery:      f.CommentEvery,
-		BodyMemory:        int64(f.BodyMemory),
-		FirstByteTimeout:  f.FirstByteTimeout,
-		StreamIdleTimeout: f.StreamIdleTimeout,
-		MaxBody:           int64(f.MaxBody),
-		Version:           daemon.Version(),
-		Log:               log,
+// run serves on all ports, and takes changes of the configuration, until the process
+// is told to stop.
+func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Files, log *slog.Logger) error {
+	stop, forget := daemon.Signalled(context.Background())
+	defer forget()
+	l, err := server.Open(stop)
+	if err != nil {
+		return err
 	}
+	// Profiles and metrics are served to the end of the drain.
+	if s.Pprof != "" {
+		if err := daemon.ServePprof(context.Background(), "--pprof", s.Pprof, log); err != nil {
+			return err
+		}
+	}
+	if s.MetricsListen != "" {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", g.Metrics())
+		at, err := daemon.ServeBeside(context.Background(), s.where("MetricsListen", "--metrics-listen"), s.MetricsListen, mux, log)
+		if err != nil {
+			return err
+		}
+		log.Info("metrics are served", "address", "http://"+at.String()+"/metrics")
+	}
+	r := reloader{gateway: g, current: s, log: log}
+	ask := make(chan os.Signal, 1)
+	signal.Notify(ask, syscall.SIGHUP)
+	go files.Follow(stop, ask, r.load)
+	return server.Serve(stop, l)
 }

@@ -4,7 +4,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +38,8 @@ const (
 	// lastWrites is how long answers that are already written may take to leave
 	// after Drain.
 	lastWrites = time.Second
+	// keepAlive is how long an idle connection is kept where nobody says else.
+	keepAlive = 2 * time.Minute
 )
 
 // Server is one HTTP server on one port, over HTTP/1.1 and HTTP/2 (in the clear
@@ -49,7 +53,9 @@ type Server struct {
 	// ListenFlag is the flag that sets Listen, for errors; empty is --listen.
 	ListenFlag string
 	Handler    http.Handler
-	// TLSCert and TLSKey name PEM files. Both empty: no TLS.
+	// TLSCert and TLSKey name PEM files. Both empty: no TLS. When they change they are
+	// read again, without a restart; what is wrong with the new ones is logged, and
+	// the ones before go on.
 	TLSCert, TLSKey string
 	// KeepAlive closes connections that have been idle for so long; 0 is 2
 	// minutes.
@@ -118,13 +124,17 @@ func (s Server) Open(ctx context.Context) (net.Listener, error) {
 func (s Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := s.httpServer()
 	failed := make(chan error, 1)
-	go func() {
-		if s.TLSCert != "" || s.TLSKey != "" {
-			failed <- srv.ServeTLS(l, s.TLSCert, s.TLSKey)
-			return
+	if s.TLSCert != "" || s.TLSKey != "" {
+		c, err := s.certificate(ctx)
+		if err != nil {
+			l.Close()
+			return err
 		}
-		failed <- srv.Serve(l)
-	}()
+		srv.TLSConfig = &tls.Config{GetCertificate: c}
+		go func() { failed <- srv.ServeTLS(l, "", "") }()
+	} else {
+		go func() { failed <- srv.Serve(l) }()
+	}
 	s.Log.Info(s.Name+" is up", append([]any{"listen", l.Addr().String(), "version", Version()}, s.About...)...)
 
 	select {
@@ -142,10 +152,6 @@ func (s Server) httpServer() *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	keepAlive := s.KeepAlive
-	if keepAlive == 0 {
-		keepAlive = 2 * time.Minute
-	}
 	peer := s.PeerTimeout
 	if peer == 0 {
 		peer = 5 * time.Minute
@@ -166,7 +172,7 @@ func (s Server) httpServer() *http.Server {
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            readHeaderTimeout,
 		ReadTimeout:                  s.ReadTimeout,
-		IdleTimeout:                  keepAlive,
+		IdleTimeout:                  cmp.Or(s.KeepAlive, keepAlive),
 		MaxHeaderBytes:               maxHeaderBytes,
 		ErrorLog:                     slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}

@@ -26,21 +26,31 @@ func ServePprof(ctx context.Context, flag, addr string, log *slog.Logger) error 
 	if err := CheckPprof(flag, addr); err != nil {
 		return err
 	}
-	l, err := Server{Listen: addr, ListenFlag: flag}.Open(ctx)
-	if err != nil {
-		return err
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	srv := &http.Server{Handler: local(mux), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	at, err := ServeBeside(ctx, flag, addr, local(mux), log)
+	if err != nil {
+		return err
+	}
+	log.Info("profiles are served", "address", "http://"+at.String()+"/debug/pprof/")
+	return nil
+}
+
+// ServeBeside serves a handler on a port of its own until ctx ends, over HTTP/1.1 and
+// in the clear. The error is that of listening, and names the flag.
+func ServeBeside(ctx context.Context, flag, addr string, h http.Handler, log *slog.Logger) (net.Addr, error) {
+	l, err := Server{Listen: addr, ListenFlag: flag}.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	context.AfterFunc(ctx, func() { srv.Close() })
 	go srv.Serve(l)
-	log.Info("profiles are served", "address", "http://"+l.Addr().String()+"/debug/pprof/")
-	return nil
+	return l.Addr(), nil
 }
 
 // local refuses what a browser on this machine sends for somebody else's page: by

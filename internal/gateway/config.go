@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -111,79 +113,232 @@ type Caller struct {
 	Limits limits.Limits
 }
 
-// Validate names everything that is wrong, not only the first thing.
+// FieldError is one thing that is wrong with a Config.
+type FieldError struct {
+	// Field is what of the Config, as Go would name it, with keys of maps and indices
+	// in brackets: MaxWait, Backends[1], Aliases[gpt-4o], Callers[3].Keys[0].
+	Field string
+	// Other is the field that it does not fit with; "" where it is wrong by itself.
+	Other string
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Err.Error() }
+
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// faults gathers what is wrong.
+type faults []error
+
+func (f *faults) add(field, format string, args ...any) { f.clash(field, "", format, args...) }
+
+func (f *faults) clash(field, other, format string, args ...any) {
+	*f = append(*f, &FieldError{field, other, fmt.Errorf(format, args...)})
+}
+
+// Validate names everything that is wrong, not only the first thing: the error joins
+// a [*FieldError] for each.
 func (c Config) Validate() error {
-	var errs []error
-	if len(c.Backends) == 0 {
-		errs = append(errs, errors.New("no backend: name at least one, as http://host:port"))
-	}
-	seen := map[string]bool{}
-	for _, b := range c.Backends {
-		src, err := parseSource(b)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("backend %q: %w", b, err))
-			continue
-		}
-		if seen[src.String()] {
-			errs = append(errs, fmt.Errorf("backend %q: named twice", b))
-		}
-		seen[src.String()] = true
-	}
-	for _, b := range sorted(c.Weights) {
-		switch {
-		case !slices.Contains(c.Backends, b):
-			errs = append(errs, fmt.Errorf("weight of %q: there is no such backend", b))
-		case c.Weights[b] < 1 || c.Weights[b] > maxWeight:
-			errs = append(errs, fmt.Errorf("weight of %q: %d; write a number from 1 to %d", b, c.Weights[b], maxWeight))
-		}
-	}
-	for _, a := range sorted(c.Aliases) {
-		switch _, chain := c.Aliases[c.Aliases[a]]; {
-		case a == "" || c.Aliases[a] == "":
-			errs = append(errs, fmt.Errorf("alias %q of %q: write NAME=MODEL", a, c.Aliases[a]))
-		case chain:
-			errs = append(errs, fmt.Errorf("alias %q of %q: an alias stands for a model, not for another alias", a, c.Aliases[a]))
-		}
-	}
-	for _, m := range sorted(c.Fallbacks) {
-		f := c.Fallbacks[m]
-		_, from := c.Aliases[m]
-		_, to := c.Aliases[f]
-		if m == "" || f == "" || f == m || from || to {
-			errs = append(errs, fmt.Errorf("fallback of %q to %q: name two models, by their own names", m, f))
-		}
-	}
+	var f faults
+	c.validateBackends(&f)
+	c.validateModels(&f)
+	c.validateCallers(&f)
 	if c.Routing != "" && policies[c.Routing] == nil {
-		errs = append(errs, fmt.Errorf("routing %q: choose one of %s", c.Routing, strings.Join(Policies(), ", ")))
+		f.add("Routing", "routing %q: choose one of %s", c.Routing, strings.Join(Policies(), ", "))
 	}
 	for _, n := range []struct {
-		what  string
-		value int64
-	}{{"prefix bytes", int64(c.PrefixBytes)}, {"requests in flight", int64(c.MaxInFlight)}, {"waiting requests", int64(c.MaxWaiting)}, {"longest wait", int64(c.MaxWait)},
-		{"time between comments", int64(c.CommentEvery)}, {"memory for bodies", c.BodyMemory}} {
+		field, what string
+		value       int64
+	}{{"PrefixBytes", "prefix bytes", int64(c.PrefixBytes)}, {"MaxInFlight", "requests in flight", int64(c.MaxInFlight)}, {"MaxWaiting", "waiting requests", int64(c.MaxWaiting)},
+		{"MaxWait", "longest wait", int64(c.MaxWait)}, {"CommentEvery", "time between comments", int64(c.CommentEvery)}, {"BodyMemory", "memory for bodies", c.BodyMemory}} {
 		if n.value < 0 {
-			errs = append(errs, fmt.Errorf("%s: must not be negative", n.what))
+			f.add(n.field, "%s: must not be negative", n.what)
 		}
 	}
 	if c.MaxLoad != 0 && !(c.MaxLoad >= 1) {
-		errs = append(errs, fmt.Errorf("largest load %v: must be at least 1, the mean", c.MaxLoad))
+		f.add("MaxLoad", "largest load %v: must be at least 1, the mean", c.MaxLoad)
 	}
 	if c.SessionHeader != "" && !isToken(c.SessionHeader) {
-		errs = append(errs, fmt.Errorf("session header %q: not the name of a header", c.SessionHeader))
+		f.add("SessionHeader", "session header %q: not the name of a header", c.SessionHeader)
 	}
 	if 0 < c.BodyMemory && c.BodyMemory < c.MaxBody {
-		errs = append(errs, fmt.Errorf("memory for bodies %d bytes: the largest body alone may have %d; give it more", c.BodyMemory, c.MaxBody))
+		f.clash("BodyMemory", "MaxBody", "memory for bodies %d bytes: the largest body alone may have %d; give it more", c.BodyMemory, c.MaxBody)
 	}
 	if c.FirstByteTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("first-byte timeout %v: must be more than 0", c.FirstByteTimeout))
+		f.add("FirstByteTimeout", "first-byte timeout %v: must be more than 0", c.FirstByteTimeout)
 	}
 	if c.StreamIdleTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("stream idle timeout %v: must be more than 0", c.StreamIdleTimeout))
+		f.add("StreamIdleTimeout", "stream idle timeout %v: must be more than 0", c.StreamIdleTimeout)
 	}
 	if c.MaxBody <= 0 {
-		errs = append(errs, fmt.Errorf("largest body %d: must be more than 0 bytes", c.MaxBody))
+		f.add("MaxBody", "largest body %d: must be more than 0 bytes", c.MaxBody)
 	}
-	return errors.Join(errs...)
+	return errors.Join(f...)
+}
+
+func (c Config) validateBackends(f *faults) {
+	if len(c.Backends) == 0 {
+		f.add("Backends", "no backend: name at least one, as http://host:port")
+	}
+	seen := map[string]string{} // fields
+	for i, b := range c.Backends {
+		field := fmt.Sprintf("Backends[%d]", i)
+		src, err := parseSource(b)
+		if err != nil {
+			f.add(field, "backend %q: %w", hidePassword(b), err)
+			continue
+		}
+		if first := seen[src.String()]; first != "" {
+			f.clash(field, first, "backend %q: named twice", b)
+			continue
+		}
+		seen[src.String()] = field
+	}
+	for _, b := range sorted(c.Weights) {
+		switch field := "Weights[" + b + "]"; {
+		case !slices.Contains(c.Backends, b):
+			f.add(field, "weight of %q: there is no such backend", b)
+		case c.Weights[b] < 1 || c.Weights[b] > maxWeight:
+			f.add(field, "weight of %q: %d; write a number from 1 to %d", b, c.Weights[b], maxWeight)
+		}
+	}
+	for _, b := range sorted(c.BackendKeys) {
+		switch field := "BackendKeys[" + b + "]"; {
+		case !slices.Contains(c.Backends, b):
+			f.add(field, "key for %q: there is no such backend", b)
+		case c.BackendKeys[b].IsZero():
+			f.add(field, "key for %q: it is empty", b)
+		case !isVisible(c.BackendKeys[b].Reveal()):
+			f.add(field, "key for %q: it has a space, a line break or a letter that is not ASCII in it; a header cannot have it", b)
+		}
+	}
+}
+
+// hidePassword gives a URL as it may be shown. Where it has a user it cannot be told
+// what of it is secret.
+func hidePassword(s string) string {
+	if at := strings.LastIndexByte(s, '@'); at >= 0 {
+		return "…" + s[at:]
+	}
+	return s
+}
+
+func (c Config) validateModels(f *faults) {
+	for _, a := range sorted(c.Aliases) {
+		field, m := "Aliases["+a+"]", c.Aliases[a]
+		switch _, chain := c.Aliases[m]; {
+		case a == "" || m == "":
+			f.add(field, "alias %q of %q: write NAME=MODEL", a, m)
+		case a == m:
+			f.add(field, "alias %q of %q: that is its own name; leave it out", a, m)
+		case chain:
+			f.clash(field, "Aliases["+m+"]", "alias %q of %q: an alias stands for a model, not for another alias", a, m)
+		}
+	}
+	for _, m := range sorted(c.Fallbacks) {
+		to := c.Fallbacks[m]
+		_, ofAlias := c.Aliases[m]
+		_, toAlias := c.Aliases[to]
+		if m == "" || to == "" || to == m || ofAlias || toAlias {
+			f.add("Fallbacks["+m+"]", "fallback of %q to %q: name two models, by their own names", m, to)
+		}
+	}
+}
+
+func (c Config) validateCallers(f *faults) {
+	names, keys := map[string]int{}, map[secret.Hash][2]int{}
+	for i, caller := range c.Callers {
+		field := func(rest string) string { return fmt.Sprintf("Callers[%d]%s", i, rest) }
+		if first, twice := names[caller.Name]; twice {
+			f.clash(field(".Name"), fmt.Sprintf("Callers[%d].Name", first), "caller %q: two have this name", caller.Name)
+		} else if names[caller.Name] = i; !isCallerName(caller.Name) {
+			f.add(field(".Name"), "caller %q: a name is 1 to 64 letters, digits and any of -_.@:/", clip(caller.Name))
+		}
+		if len(caller.Keys) == 0 {
+			f.add(field(".Keys"), "caller %q: it has no key", caller.Name)
+		}
+		for j, k := range caller.Keys {
+			if first, twice := keys[k]; twice {
+				f.clash(field(fmt.Sprintf(".Keys[%d]", j)), fmt.Sprintf("Callers[%d].Keys[%d]", first[0], first[1]), "caller %q: the same key stands twice; a key says who its caller is", caller.Name)
+				continue
+			}
+			keys[k] = [2]int{i, j}
+		}
+		for j, m := range caller.Models {
+			if m == "" {
+				f.add(field(fmt.Sprintf(".Models[%d]", j)), "caller %q: a model without a name", caller.Name)
+			}
+		}
+		if _, ok := priorities[caller.Priority]; !ok && caller.Priority != "" {
+			f.add(field(".Priority"), "priority %q of caller %q: choose one of high, normal, low", clip(caller.Priority), caller.Name)
+		}
+		for _, l := range []struct {
+			field string
+			value int64
+		}{{".Concurrency", int64(caller.Concurrency)}, {".Limits.Requests", caller.Limits.Requests}, {".Limits.Tokens", caller.Limits.Tokens}, {".Limits.DayTokens", caller.Limits.DayTokens}} {
+			if l.value < 0 {
+				f.add(field(l.field), "limit of caller %q: must not be negative", caller.Name)
+			}
+		}
+	}
+	if c.SharedLimits == nil {
+		return
+	}
+	if len(c.Callers) == 0 {
+		f.add("SharedLimits", "limits are shared, and nobody has a key by which they would be counted; add keys")
+	}
+	if err := checkRedis(c.SharedLimits.URL); err != nil {
+		f.add("SharedLimits.URL", "shared limits: %w", err)
+	}
+	if c.SharedLimits.Timeout < 0 {
+		f.add("SharedLimits.Timeout", "time for shared limits: must not be negative")
+	}
+}
+
+// checkRedis says what is wrong with the URL of a Redis. It does not repeat it: it
+// may have a password.
+func checkRedis(text string) error {
+	const form = "redis://host:6379/0, or rediss:// for TLS"
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "":
+		return errors.New("this is not the URL of a Redis; write " + form)
+	case strings.Contains(u.User.String(), ":"):
+		return errors.New("a password in the URL would end up in logs; put it into a file of its own")
+	case u.RawQuery != "" || u.Fragment != "":
+		return errors.New("the URL of a Redis has no ? and no # here; write " + form)
+	}
+	if db := strings.TrimPrefix(u.Path, "/"); db != "" {
+		if n, err := strconv.ParseUint(db, 10, 16); err != nil || strconv.FormatUint(n, 10) != db {
+			return fmt.Errorf("database %q is no number; write %s", db, form)
+		}
+	}
+	if p := u.Port(); p != "" {
+		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
+			return fmt.Errorf("port %s; write one from 1 to 65535", p)
+		}
+	}
+	return nil
+}
+
+func isCallerName(s string) bool {
+	return s != "" && len(s) <= 64 && isOf(s, "-_.@:/")
+}
+
+// isOf reports whether a text is of ASCII's letters and digits and the bytes of more.
+func isOf(s, more string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(more, c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// isVisible reports whether a text is of visible ASCII alone.
+func isVisible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
 const maxWeight = 1000
@@ -192,6 +347,4 @@ func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m))
 
 // isToken reports whether a header may be called so (RFC 9110 5.6.2; letters,
 // digits and hyphens are enough here).
-func isToken(s string) bool {
-	return strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-}
+func isToken(s string) bool { return isOf(s, "-") }
