@@ -69,7 +69,9 @@ func main() {
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}
-	g, err := gateway.New(f.config(log))
+	cfg := f.config(log)
+	defer startTracing(&cfg)()
+	g, err := gateway.New(cfg)
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}

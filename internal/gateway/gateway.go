@@ -202,6 +202,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	rec.body, rec.read = body, time.Now()
 	c := &call{ctx: ctx, method: r.Method, target: rec.route.target(r.URL.EscapedPath()), query: r.URL.RawQuery, body: body}
 	c.header = backendHeader(r, rec.id)
+	rec.spans.carry(c.header)
 	if c.want, err = wanted(r); err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ type record struct {
 	err      error
 	released bool // the id has been given back
 	told     bool // the client was told, in the stream, that it has failed
+	spans    spans
 }
 
 // Phases of gateway_cancelled_requests_total.
@@ -55,6 +56,7 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *recor
 	rec := &record{g: g, w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
 	w.Header().Set("X-Request-Id", rec.id)
+	rec.spans.begin(g.cfg.Tracer, r, rec)
 	return rec
 }
 
@@ -158,6 +160,7 @@ func (rec *record) end() {
 		m.cancelled.WithLabelValues(phase).Inc()
 	}
 	rec.log(took)
+	rec.spans.end(rec, rec.start.Add(took))
 }
 
 // linger leaves the connection open until a client that was told of a failure
