@@ -17,18 +17,16 @@ var rooms = map[string]struct {
 	ours   []string
 	others []string
 }{
-	"alerts":          {},
-	"dashboards":      {},
-	"internal/openai": {},
-	"internal/memnet": {},
-	"internal/image":  {},
-	"images":          {ours: []string{"internal/image"}},
-	"internal/daemon": {},
-	"internal/secret": {},
-	"internal/limits": {ours: []string{"internal/secret"}, others: []string{"github.com/redis/go-redis"}},
-	"internal/gateway": {ours: []string{"internal/openai", "internal/limits", "internal/secret"}, others: []string{"github.com/prometheus/client_golang",
-		// OpenTelemetry's API; its SDK is for internal/tracing alone
-		"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/propagation"}},
+	"alerts":           {},
+	"dashboards":       {},
+	"internal/openai":  {},
+	"internal/memnet":  {},
+	"internal/image":   {},
+	"images":           {ours: []string{"internal/image"}},
+	"internal/daemon":  {},
+	"internal/secret":  {},
+	"internal/limits":  {ours: []string{"internal/secret"}, others: []string{"github.com/redis/go-redis"}},
+	"internal/gateway": {ours: []string{"internal/openai", "internal/limits", "internal/secret"}, others: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/propagation"}}, // OpenTelemetry's API; its SDK is for internal/tracing alone
 	"internal/tracing": {others: []string{"go.opentelemetry.io/otel"}},
 	"internal/gpu":     {others: []string{"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/ebitengine/purego"}},
 	"internal/verdict": {},

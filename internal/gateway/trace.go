@@ -253,7 +253,7 @@ func (s *attemptSpans) end(a *answer) {
 			fail(span, backendError, nil, a.status)
 		}
 	}
-	got := a.sent
+	var sent time.Time // on a connection
 	for _, c := range s.connects {
 		span := s.of.child(s.ctx, "connect", c.from)
 		if c.to.IsZero() {
@@ -261,7 +261,7 @@ func (s *attemptSpans) end(a *answer) {
 			failAs(span)
 		} else {
 			span.SetAttributes(attrReused.Bool(c.reused))
-			got = c.to
+			sent = c.to
 		}
 		span.End(trace.WithTimestamp(c.to))
 	}
@@ -271,12 +271,12 @@ func (s *attemptSpans) end(a *answer) {
 	}
 	switch {
 	case !first.IsZero():
-		s.of.child(s.ctx, "first token", got).End(trace.WithTimestamp(first))
+		s.of.child(s.ctx, "first token", sent).End(trace.WithTimestamp(first))
 		span := s.of.child(s.ctx, "stream", first)
 		failAs(span)
 		span.End(trace.WithTimestamp(now))
-	case s.stream && got != a.sent: // it was waited for, in vain
-		span := s.of.child(s.ctx, "first token", got)
+	case s.stream && !sent.IsZero(): // it was waited for, in vain
+		span := s.of.child(s.ctx, "first token", sent)
 		failAs(span)
 		span.End(trace.WithTimestamp(now))
 	}

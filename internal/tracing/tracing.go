@@ -63,14 +63,17 @@ func Start(ctx context.Context, service, version string, log *slog.Logger) (trac
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(t.handle))
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithResource(what))
 	log.Info("spans of requests are sent", "to", s.endpoint)
-	stop := func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, flushTime)
-		defer cancel()
-		if err := provider.Shutdown(ctx); err != nil {
-			t.tell(fmt.Errorf("the last spans: %w", err))
-		}
+	tracer := provider.Tracer("github.com/vllm-gateway/vllm-gateway", trace.WithInstrumentationVersion(version), trace.WithSchemaURL(schema))
+	return tracer, func(ctx context.Context) { flush(ctx, provider, t) }, nil
+}
+
+// flush sends the last spans, and gives up in time.
+func flush(ctx context.Context, provider *sdk.TracerProvider, t *troubles) {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	if err := provider.Shutdown(ctx); err != nil {
+		t.tell(fmt.Errorf("the last spans: %w", err))
 	}
-	return provider.Tracer("github.com/vllm-gateway/vllm-gateway", trace.WithInstrumentationVersion(version), trace.WithSchemaURL(schema)), stop, nil
 }
 
 // describe is what all spans have in common: who sends them. What the environment
