@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -548,7 +549,7 @@ func TestSpansAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	var documented []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9._]+)` \\| ([^|]+) \\| .{10,} \\|$").FindAllStringSubmatch(string(doc), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+[.][a-z0-9._]+)` \\| ([^|]+) \\| .{10,} \\|$").FindAllStringSubmatch(string(doc), -1) {
 		for span := range strings.SplitSeq(row[2], ",") {
 			documented = append(documented, strings.TrimSpace(span)+" "+row[1])
 		}
@@ -569,26 +570,33 @@ func TestSpansAreDocumented(t *testing.T) {
 			}
 		}
 	}
-	inTracedBubble(t, func(c *Config) { c.MaxInFlight, c.MaxWaiting, c.MaxWait = 1, 10, time.Second }, func(r *traced) {
-		r.mustPost("/v1/chat/completions", ask) // and a retry
-		go r.post("/v1/chat/completions", ask)  // to the one that hangs
-		synctest.Wait()
-		r.backends[0].kill()
-		r.mustPost("/v1/chat/completions", ask) // waits for too long
-		time.Sleep(time.Hour)
+	inTracedBubble(t, asIs, func(r *traced) {
+		r.mustPost("/v1/chat/completions", ask) // with a second attempt
 		note(r)
-	}, sse(headers, abort), func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Request-Id") != "" {
-			sse(token("a"), usage(1, 1), done)(w, r)
+	}, sse(headers, abort), sse(token("a"), usage(1, 1), done))
+	inTracedBubble(t, asIs, func(r *traced) {
+		resp, err := r.post("/v1/chat/completions", ask)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	got := slices.Sorted(func(yield func(string) bool) {
-		for s := range seen {
-			if !yield(s) {
-				return
-			}
-		}
-	})
+		r.broken(resp)
+		note(r)
+	}, sse(token("a"), abort))
+	inTracedBubble(t, asIs, func(r *traced) {
+		r.backends[0].kill()
+		time.Sleep(4 * time.Second)
+		r.mustPost("/v1/chat/completions", ask)
+		note(r)
+	}, sse(done))
+	inTracedBubble(t, func(c *Config) { c.MaxInFlight, c.MaxWaiting, c.MaxWait = 1, 10, time.Second }, func(r *traced) {
+		var both sync.WaitGroup
+		both.Go(func() { r.mustPost("/v1/chat/completions", ask) })
+		synctest.Wait()
+		r.mustPost("/v1/chat/completions", ask) // waits for too long
+		both.Wait()
+		note(r)
+	}, sse(headers, time.Minute, token("a"), done))
+	got := slices.Sorted(maps.Keys(seen))
 	slices.Sort(documented)
 	if !slices.Equal(got, documented) {
 		t.Errorf("docs/tracing.md:\n%s\nspans:\n%s", strings.Join(documented, "\n"), strings.Join(got, "\n"))
