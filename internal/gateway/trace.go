@@ -326,12 +326,16 @@ func failWith(span trace.Span, err error) {
 	}
 }
 
-// fail marks a span as failed. The error's text is what the log has, too; of an
-// answer's status there is no more to say.
+// fail marks a span as failed. The error's text is what the log has, too, but for
+// that of a connection, which may name a client's address; of an answer's status
+// there is no more to say.
 func fail(span trace.Span, how outcome, err error, status int) {
 	text := ""
 	if err != nil {
 		text = err.Error()
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
+		_, _, text = verdict(err)
 	}
 	span.SetStatus(codes.Error, text)
 	span.SetAttributes(attrErrorType.String(errorType(how, err, status)))
