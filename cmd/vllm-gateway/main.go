@@ -113,7 +113,9 @@ func serve(f flags, given map[string]bool) {
 		daemon.Exit(name, daemon.Usage, err)
 	}
 	s.warn(log)
-	g, err := gateway.New(s.config(log))
+	cfg := s.config(log)
+	defer startTracing(&cfg)()
+	g, err := gateway.New(cfg)
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}

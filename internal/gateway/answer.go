@@ -35,6 +35,7 @@ type answer struct {
 	upgrade bool         // a WebSocket was asked for
 	failed  bool         // was a stream, and became an error
 	closed  bool
+	spans   *attemptSpans
 }
 
 // take begins with a head that has arrived.
@@ -177,6 +178,7 @@ func (a *answer) close() {
 		return
 	}
 	a.closed = true
+	a.spans.end(a)
 	a.cancel(nil) // ends the upstream request, if it still runs, at once
 	if a.body != nil {
 		a.body.Close()

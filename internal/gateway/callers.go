@@ -198,6 +198,15 @@ func (c *caller) mayUse(named string, conf *settings) bool {
 	return slices.Contains(c.Models, named) || named != "" && slices.Contains(c.Models, conf.Aliases[named])
 }
 
+// hide takes the caller's key out of what it has put there itself: the name of a model
+// goes into errors, the log and traces.
+func (rec *record) hide(model string) string {
+	if rec.key == "" {
+		return model
+	}
+	return strings.ReplaceAll(model, rec.key, secret.New(rec.key).String())
+}
+
 // restricted reports whether a caller may use some models only.
 func (c *caller) restricted() bool { return c != nil && len(c.Models) > 0 }
 

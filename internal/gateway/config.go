@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
@@ -86,6 +88,9 @@ type Config struct {
 	MaxBody int64
 	// Version is shown by gateway_build_info.
 	Version string
+	// Tracer makes spans of requests (docs/tracing.md), and has traces go on to
+	// backends; nil: none, and headers of traces are passed on as they are.
+	Tracer trace.Tracer
 	// Log gets one line a request, and one for each change of a backend's state.
 	Log *slog.Logger
 	// RequestLevel is the level of the line per request; 0 is info.

@@ -221,7 +221,8 @@ func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 	defer limit.Stop()
 
 	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, lease: l, sent: sent, upgrade: c.upgrade}
-	resp, err := g.send(ctx, c, b)
+	a.spans = rec.spans.attempt(a, c)
+	resp, err := g.send(a.spans.watch(ctx), c, b)
 	if err == nil {
 		a.take(resp, c.asked)
 		err = a.hold()
@@ -233,6 +234,7 @@ func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 		if ctx.Err() == nil {
 			err = plain(err)
 		}
+		a.spans.fail(err)
 		a.close()
 		g.note(b, err)
 		return nil, err
@@ -274,6 +276,7 @@ func (g *Gateway) note(b *backend, err error) {
 func (g *Gateway) lease(rec *record, c *call, tried []*backend) (*lease, error) {
 	l, waited, err := g.pool.lease(c.ctx, &c.want, tried)
 	rec.inLine += waited
+	rec.spans.waited(waited, err)
 	if err != nil {
 		return nil, err
 	}

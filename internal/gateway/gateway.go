@@ -23,6 +23,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
@@ -33,6 +35,7 @@ type Gateway struct {
 	level    slog.Level // of the line per request
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	resolver *net.Resolver
+	tracer   trace.Tracer
 
 	conf     atomic.Pointer[settings]
 	changing sync.Mutex // held by who changes the settings, and guards places and ended
@@ -65,7 +68,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{log: cfg.Log, level: cfg.RequestLevel, dial: cfg.Dial, resolver: cfg.Resolver, metrics: newMetrics(cfg.Version)}
+	g := &Gateway{log: cfg.Log, level: cfg.RequestLevel, dial: cfg.Dial, resolver: cfg.Resolver, tracer: cfg.Tracer, metrics: newMetrics(cfg.Version)}
 	if g.dial == nil {
 		g.dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
 	}
@@ -214,6 +217,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if rec.conf.callers != nil {
 		withhold(c.header, rec.key)
 	}
+	rec.spans.carry(c.header)
 	if c.want, err = wanted(r, rec.caller); err != nil {
 		return nil, err
 	}
@@ -227,7 +231,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if rec.route.path == realtimePath { // it has no body
 		asked.Model = r.URL.Query().Get("model")
 	}
-	named := asked.Model
+	named := rec.hide(asked.Model)
 	if !rec.route.free && !rec.caller.mayUse(named, rec.conf) {
 		rec.name(named)
 		return nil, &modelForbidden{named}

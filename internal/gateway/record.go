@@ -5,13 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
-	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
 
 // record is all that is remembered of one request. It is written once, at the
@@ -51,6 +49,7 @@ type record struct {
 	err      error
 	released bool // the id has been given back
 	told     bool // the client was told, in the stream, that it has failed
+	spans    spans
 }
 
 // Phases of gateway_cancelled_requests_total.
@@ -68,6 +67,7 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *recor
 	rec := &record{g: g, conf: g.conf.Load(), w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
 	w.Header().Set("X-Request-Id", rec.id)
+	rec.spans.begin(g.tracer, r, rec)
 	return rec
 }
 
@@ -172,6 +172,7 @@ func (rec *record) end() {
 	}
 	rec.g.account(rec)
 	rec.log(took)
+	rec.spans.end(rec, rec.start.Add(took))
 }
 
 // linger leaves the connection open until a client that was told of a failure
@@ -191,16 +192,19 @@ func (rec *record) linger(client context.Context) {
 // anonymous is the caller of a request without a key, or with one that is none.
 const anonymous = "anonymous"
 
-func (rec *record) log(took time.Duration) {
-	caller := anonymous
-	if rec.caller != nil {
-		caller = rec.caller.Name
+func (rec *record) callerName() string {
+	if rec.caller == nil {
+		return anonymous
 	}
+	return rec.caller.Name
+}
+
+func (rec *record) log(took time.Duration) {
 	attrs := []slog.Attr{
 		slog.String("id", rec.id),
-		slog.String("caller", caller),
+		slog.String("caller", rec.callerName()),
 		slog.String("path", rec.route.path),
-		slog.String("model", clip(rec.hide(rec.model))),
+		slog.String("model", clip(rec.model)),
 		slog.String("backend", rec.backend),
 		slog.Int("status", rec.w.status),
 		slog.String("outcome", string(rec.outcome)),
@@ -229,18 +233,9 @@ func (rec *record) log(took time.Duration) {
 		}
 	}
 	if rec.err != nil {
-		attrs = append(attrs, slog.String("error", rec.hide(rec.err.Error())))
+		attrs = append(attrs, slog.String("error", rec.err.Error()))
 	}
 	rec.g.log.LogAttrs(context.Background(), rec.g.level, "request", attrs...)
-}
-
-// hide takes the caller's key out of what is logged, should it have put it there
-// itself, as the name of a model, say.
-func (rec *record) hide(s string) string {
-	if rec.key == "" {
-		return s
-	}
-	return strings.ReplaceAll(s, rec.key, secret.New(rec.key).String())
 }
 
 // clip keeps a client's words from filling the log.

@@ -27,7 +27,7 @@ var (
 
 // Reload puts another Config in the place of the one that holds: all of it, or, if
 // something is wrong with it, nothing. What runs goes on as it has begun. Not to be
-// changed so are Version, Log, RequestLevel, Dial, Resolver and NoMetrics: they stay
+// changed so are Version, Log, RequestLevel, Dial, Resolver, Tracer and NoMetrics: they stay
 // as they were. The error is that of [Config.Validate], or says what a running
 // gateway does not do; it is logged, and counted.
 func (g *Gateway) Reload(cfg Config) error {
