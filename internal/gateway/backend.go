@@ -77,10 +77,10 @@ type pool struct {
 // want is what a request asks of the pool.
 type want struct {
 	model string // "": any will do
-	// key says which backend is likely to have the prompt cached; 0: nothing
+	// group says which backend is likely to have the prompt cached; 0: nothing
 	// does.
-	key uint64
-	// begins stand in for key: what the prompt begins with, first a little of it,
+	group uint64
+	// begins stand in for group: what the prompt begins with, first a little of it,
 	// then more; see telling.
 	begins   [2]uint64
 	caller   uint64
@@ -161,7 +161,7 @@ type lease struct {
 // called with mu held.
 func (p *pool) take(w *want, tried []*backend) (*lease, rank) {
 	best := useless
-	c := choice{free: p.scratch[:0], key: w.key, maxLoad: p.maxLoad}
+	c := choice{free: p.scratch[:0], group: w.group, maxLoad: p.maxLoad}
 	for _, b := range p.backends {
 		r := p.rank(b, w, tried)
 		if r > best || r == useless {
@@ -177,8 +177,8 @@ func (p *pool) take(w *want, tried []*backend) (*lease, rank) {
 		}
 	}
 	p.scratch = c.free
-	if c.key == 0 {
-		c.key = p.telling(w.begins, c.inFlight)
+	if c.group == 0 {
+		c.group = p.telling(w.begins, c.inFlight)
 	}
 	if len(c.free) == 0 {
 		return nil, best

@@ -14,7 +14,7 @@ type choice struct {
 	// inFlight and weight are the sums over these and over those that are as good
 	// and full.
 	inFlight, weight int
-	key              uint64  // see want
+	group            uint64  // see want
 	maxLoad          float64 // see Config
 }
 
@@ -34,7 +34,7 @@ var policies = map[string]policy{
 	LeastInFlight: leastInFlight,
 	RoundRobin:    roundRobin,
 	PowerOfTwo:    powerOfTwo,
-	Session:       byHash, // the two differ in what the key is made of
+	Session:       byHash, // the two differ in what the group is made of
 	Prefix:        byHash,
 }
 
@@ -88,9 +88,9 @@ func atRandom(from []*backend) *backend {
 	panic("unreachable: weights are positive")
 }
 
-// Bounds of a key under byHash; docs/routing.md has what other values did.
+// Bounds of a group under byHash; docs/routing.md has what other values did.
 const (
-	// minLoad is what a key may bring a backend whatever the mean is. With few
+	// minLoad is what a group may bring a backend whatever the mean is. With few
 	// requests about, one more is a multiple of it, and no load; and a bound that
 	// is too tight while caches are cold keeps them cold.
 	minLoad = 8
@@ -100,12 +100,12 @@ const (
 	commonShare = 4
 )
 
-// telling gives the first of the keys that tells prompts apart; 0: none does. A key
+// telling gives the first of the groups that tells prompts apart; 0: none does. A group
 // tells nothing where a large share of what is in flight has it: they all send one
-// system prompt. Fewer than commonShare keys can be so at a time, so every backend
+// system prompt. Fewer than commonShare groups can be so at a time, so every backend
 // soon has cached what they stand for, and what comes next in the prompt decides.
-func (p *pool) telling(keys [2]uint64, inFlight int) uint64 {
-	for _, k := range keys {
+func (p *pool) telling(groups [2]uint64, inFlight int) uint64 {
+	for _, k := range groups {
 		if n := p.begun[k]; k != 0 && (n < minLoad || commonShare*n <= inFlight) {
 			return k
 		}
@@ -113,9 +113,9 @@ func (p *pool) telling(keys [2]uint64, inFlight int) uint64 {
 	return 0
 }
 
-// count keeps how many of the leases have the keys.
-func (p *pool) count(keys [2]uint64, by int) {
-	for _, k := range keys {
+// count keeps how many of the leases have the groups.
+func (p *pool) count(groups [2]uint64, by int) {
+	for _, k := range groups {
 		if k == 0 {
 			continue
 		}
@@ -125,14 +125,14 @@ func (p *pool) count(keys [2]uint64, by int) {
 	}
 }
 
-// byHash takes the backend that the key belongs to, so that prompts which begin
+// byHash takes the backend that the group belongs to, so that prompts which begin
 // alike meet the same prefix cache; or, while that one has more than its share of
-// the load, the next that the key belongs to. Of every key all gateways make the
-// same order of backends (rendezvous hashing: each key has an order of its own, so
+// the load, the next that the group belongs to. Of every group all gateways make the
+// same order of backends (rendezvous hashing: each group has an order of its own, so
 // what one backend cannot take spreads over all others, and a backend that comes
-// or goes moves its own keys only).
+// or goes moves its own groups only).
 func byHash(c *choice) *backend {
-	if c.key == 0 {
+	if c.group == 0 {
 		return leastInFlight(c)
 	}
 	mean := float64(c.inFlight+1) / float64(c.weight) // for each unit of weight
@@ -146,7 +146,7 @@ func byHash(c *choice) *backend {
 		if float64(b.inFlight+1) > max(most, minLoad) {
 			continue
 		}
-		if s := score(c.key, b); best == nil || s > top {
+		if s := score(c.group, b); best == nil || s > top {
 			best, top = b, s
 		}
 	}
@@ -158,8 +158,8 @@ func byHash(c *choice) *backend {
 
 // score is between 0 and 1, and the higher weight's is the highest as often as
 // its share says.
-func score(key uint64, b *backend) float64 {
-	u := (float64(mix(key^b.hash)>>11) + 0.5) / (1 << 53)
+func score(group uint64, b *backend) float64 {
+	u := (float64(mix(group^b.hash)>>11) + 0.5) / (1 << 53)
 	if b.weight == 1 {
 		return u
 	}

@@ -18,8 +18,8 @@ func backendsWith(weights ...int) []*backend {
 	return list
 }
 
-func choiceOf(backends []*backend, key uint64) *choice {
-	c := &choice{free: backends, key: key, maxLoad: defaultMaxLoad}
+func choiceOf(backends []*backend, group uint64) *choice {
+	c := &choice{free: backends, group: group, maxLoad: defaultMaxLoad}
 	for _, b := range backends {
 		c.inFlight += b.inFlight
 		c.weight += b.weight
@@ -27,8 +27,8 @@ func choiceOf(backends []*backend, key uint64) *choice {
 	return c
 }
 
-// keyOf is a key as a prompt gives it.
-func keyOf(i int) uint64 { return hash(hashSeed, fmt.Append(nil, "model\x00prompt ", i)) | 1 }
+// groupOf is a group as a prompt gives it.
+func groupOf(i int) uint64 { return hash(hashSeed, fmt.Append(nil, "model\x00prompt ", i)) | 1 }
 
 // Every policy: over many requests each backend gets its share by weight, whatever
 // the weights are.
@@ -43,7 +43,7 @@ func TestSharesByWeight(t *testing.T) {
 				}
 				got := map[*backend]int{}
 				for i := range n {
-					b := policies[name](choiceOf(backends, keyOf(i)))
+					b := policies[name](choiceOf(backends, groupOf(i)))
 					b.turn = i
 					got[b]++
 				}
@@ -69,7 +69,7 @@ func TestPoliciesTakeWhatIsFree(t *testing.T) {
 		backends := backendsWith(1, 1, 1, 1)
 		for i := range 4 {
 			backends[i].inFlight = 1000
-			c := choiceOf(backends, keyOf(i))
+			c := choiceOf(backends, groupOf(i))
 			c.free = backends[i : i+1]
 			if b := policies[name](c); b != backends[i] {
 				t.Errorf("%s took %s; %s alone was free", name, b.name, backends[i].name)
@@ -95,40 +95,40 @@ func TestPowerOfTwo(t *testing.T) {
 	}
 }
 
-// A key has one backend; when another comes or goes, only the keys of that one
+// A group has one backend; when another comes or goes, only the groups of that one
 // move.
 func TestKeysStay(t *testing.T) {
 	const n = 10000
 	backends := backendsWith(1, 1, 1, 1, 1, 1, 1, 1)
 	first := map[int]*backend{}
 	for i := range n {
-		first[i] = byHash(choiceOf(backends, keyOf(i)))
-		if again := byHash(choiceOf(backends, keyOf(i))); again != first[i] {
-			t.Fatalf("key %d went to %s and then to %s", i, first[i].name, again.name)
+		first[i] = byHash(choiceOf(backends, groupOf(i)))
+		if again := byHash(choiceOf(backends, groupOf(i))); again != first[i] {
+			t.Fatalf("group %d went to %s and then to %s", i, first[i].name, again.name)
 		}
 	}
 	gone := backends[3]
 	fewer := append(append([]*backend{}, backends[:3]...), backends[4:]...)
 	to := map[*backend]int{}
 	for i := range n {
-		b := byHash(choiceOf(fewer, keyOf(i)))
+		b := byHash(choiceOf(fewer, groupOf(i)))
 		if first[i] != gone && b != first[i] {
-			t.Fatalf("key %d moved from %s to %s, and neither has gone", i, first[i].name, b.name)
+			t.Fatalf("group %d moved from %s to %s, and neither has gone", i, first[i].name, b.name)
 		}
 		if first[i] == gone {
 			to[b]++
 		}
 	}
 	if len(to) != 7 { // what one had spreads over all others
-		t.Errorf("the keys of the one that has gone went to %d of 7", len(to))
+		t.Errorf("the groups of the one that has gone went to %d of 7", len(to))
 	}
 }
 
-// One hot key: its backend gets up to the bound, the others what is over.
+// One hot group: its backend gets up to the bound, the others what is over.
 func TestLoadOfAKeyIsBounded(t *testing.T) {
 	backends := backendsWith(1, 1, 1, 1, 1, 1, 1, 1)
 	for range 800 {
-		byHash(choiceOf(backends, keyOf(1))).inFlight++
+		byHash(choiceOf(backends, groupOf(1))).inFlight++
 	}
 	for _, b := range backends {
 		if b.inFlight > defaultMaxLoad*100 {
@@ -137,11 +137,11 @@ func TestLoadOfAKeyIsBounded(t *testing.T) {
 	}
 	few := backendsWith(1, 1, 1, 1, 1, 1, 1, 1)
 	for range minLoad {
-		byHash(choiceOf(few, keyOf(1))).inFlight++
+		byHash(choiceOf(few, groupOf(1))).inFlight++
 	}
 	for _, b := range few {
 		if b.inFlight != 0 && b.inFlight != minLoad {
-			t.Errorf("%d requests of one key do not stay together: %s has %d", int(minLoad), b.name, b.inFlight)
+			t.Errorf("%d requests of one group do not stay together: %s has %d", int(minLoad), b.name, b.inFlight)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestBoundOfFewBackends(t *testing.T) {
 		}
 		backends := backendsWith(weights...)
 		for range 80 {
-			byHash(choiceOf(backends, keyOf(1))).inFlight++
+			byHash(choiceOf(backends, groupOf(1))).inFlight++
 		}
 		most := 0
 		for _, b := range backends {
@@ -215,23 +215,23 @@ func TestWhatBelongsTogether(t *testing.T) {
 // the prompt decides, and where all have that as well, the load.
 func TestWhatEverybodySendsTellsNothing(t *testing.T) {
 	p := poolOf(Prefix, 8, 0)
-	w := &want{begins: [2]uint64{keyOf(1), keyOf(2)}}
-	if got := p.telling(w.begins, 0); got != keyOf(1) {
+	w := &want{begins: [2]uint64{groupOf(1), groupOf(2)}}
+	if got := p.telling(w.begins, 0); got != groupOf(1) {
 		t.Error("alone, the beginning does not decide")
 	}
-	p.count([2]uint64{keyOf(1), keyOf(3)}, 20)
-	if got := p.telling(w.begins, 79); got != keyOf(2) {
+	p.count([2]uint64{groupOf(1), groupOf(3)}, 20)
+	if got := p.telling(w.begins, 79); got != groupOf(2) {
 		t.Error("20 of 79 begin alike, and still the beginning decides")
 	}
-	if got := p.telling(w.begins, 80); got != keyOf(1) {
+	if got := p.telling(w.begins, 80); got != groupOf(1) {
 		t.Error("20 of 80 begin alike, and the beginning does not decide")
 	}
 	p.count(w.begins, 20)
 	if got := p.telling(w.begins, 40); got != 0 {
-		t.Error("all are alike, and still a key decides")
+		t.Error("all are alike, and still a group decides")
 	}
 	p.count(w.begins, -20)
-	p.count([2]uint64{keyOf(1), keyOf(3)}, -20)
+	p.count([2]uint64{groupOf(1), groupOf(3)}, -20)
 	if len(p.begun) != 0 {
 		t.Errorf("counts are left behind: %v", p.begun)
 	}

@@ -28,7 +28,7 @@ func BenchmarkLease(b *testing.B) {
 				w := want{model: "tiny"}
 				b.ReportAllocs()
 				for i := range b.N {
-					w.key = keyOf(i % 1000)
+					w.group = groupOf(i % 1000)
 					l, _, err := p.lease(context.Background(), &w, nil)
 					if err != nil {
 						b.Fatal(err)

@@ -249,7 +249,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if err != nil {
 		return nil, err
 	}
-	c.want.key, c.want.begins = keys(r, rec.conf, model, asked)
+	c.want.group, c.want.begins = groups(r, rec.conf, model, asked)
 	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" && rec.route.dialect == openai.Responses {
 		c.want.home = g.home(c, id)
 	}

@@ -217,22 +217,22 @@ func (p *pool) nearer(first *waiter, b *backend) *waiter {
 	return first
 }
 
-// belongs reports whether no backend is nearer to a request's key.
+// belongs reports whether no backend is nearer to a request's group.
 func (p *pool) belongs(w *want, b *backend) bool {
-	key := w.key
-	if key == 0 && w.begins[0] != 0 {
+	group := w.group
+	if group == 0 && w.begins[0] != 0 {
 		inFlight := 0
 		for _, other := range p.backends {
 			inFlight += other.inFlight
 		}
-		key = p.telling(w.begins, inFlight)
+		group = p.telling(w.begins, inFlight)
 	}
-	if key == 0 {
+	if group == 0 {
 		return true
 	}
-	own := score(key, b)
+	own := score(group, b)
 	for _, other := range p.backends {
-		if other != b && score(key, other) > own && p.rank(other, w, nil) == fit {
+		if other != b && score(group, other) > own && p.rank(other, w, nil) == fit {
 			return false
 		}
 	}

@@ -135,7 +135,7 @@ func TestLineKeepsWhatBelongsTogether(t *testing.T) {
 		sessions := map[string][]string{} // by backend
 		for i := 0; len(sessions["vllm-0:8000"]) < 5 || len(sessions["vllm-1:8000"]) < 5; i++ {
 			s := fmt.Sprint(i)
-			w := want{key: hash(hash(hashSeed, []byte("tiny\x00")), []byte(s)) | 1}
+			w := want{group: hash(hash(hashSeed, []byte("tiny\x00")), []byte(s)) | 1}
 			for _, b := range r.g.pool.all() {
 				if r.g.pool.belongs(&w, b) {
 					sessions[b.name] = append(sessions[b.name], s)
@@ -179,19 +179,19 @@ func TestLineKeepsWhatBelongsTogether(t *testing.T) {
 // One that belongs elsewhere is passed a few times only.
 func TestNobodyIsPassedForEver(t *testing.T) {
 	p := poolOf(Session, 2, 1)
-	key := map[int]uint64{} // by backend
-	for i := 0; len(key) < 2; i++ {
+	group := map[int]uint64{} // by backend
+	for i := 0; len(group) < 2; i++ {
 		for j, b := range p.backends {
-			if k := keyOf(i); p.belongs(&want{key: k}, b) {
-				key[j] = k
+			if k := groupOf(i); p.belongs(&want{group: k}, b) {
+				group[j] = k
 			}
 		}
 	}
 	p.line.max = 1000
-	first := p.line.enter(&want{model: "tiny", key: key[1], seq: 1}, nil)
+	first := p.line.enter(&want{model: "tiny", group: group[1], seq: 1}, nil)
 	served := 0
 	for i := range 100 {
-		p.line.enter(&want{model: "tiny", key: key[0], seq: 2 + i}, nil)
+		p.line.enter(&want{model: "tiny", group: group[0], seq: 2 + i}, nil)
 	}
 	p.backends[1].inFlight = 1 // busy for good
 	for ; len(first.called) == 0; served++ {

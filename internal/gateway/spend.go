@@ -128,6 +128,7 @@ func (e *limitError) sayWhen(h http.Header) {
 
 // guess is what a request may cost, in tokens.
 type guess struct {
+	openai.Estimate
 	prompt     int64
 	completion int64
 	said       bool // the request says how much it generates at most
@@ -187,7 +188,7 @@ func (h *habits) guess(rec *record, asked openai.Request) guess {
 	}
 	habit := h.get(rec.label)
 	e := asked.Estimate(rec.route.dialect)
-	g := guess{prompt: e.Prompt(habit.bytesPerToken), completion: e.Completion(), said: true}
+	g := guess{Estimate: e, prompt: e.Prompt(habit.bytesPerToken), completion: e.Completion(), said: true}
 	switch {
 	case g.completion > 0, rec.route.dialect == openai.Other: // which generates nothing
 	case rec.route.dialect == openai.Completions:
@@ -202,7 +203,8 @@ func (h *habits) guess(rec *record, asked openai.Request) guess {
 
 // learn takes over what a request has cost.
 func (h *habits) learn(model string, g guess, u openai.Usage) {
-	if model == "" || model == otherModel || !u.HasPrompt || u.Prompt == 0 || g.prompt == 0 {
+	text := int64(u.Prompt) - g.Known // tokens
+	if model == "" || model == otherModel || !u.HasPrompt || text <= 0 || g.Text == 0 {
 		return
 	}
 	h.mu.Lock()
@@ -211,8 +213,7 @@ func (h *habits) learn(model string, g guess, u openai.Usage) {
 	if !ok {
 		known = noHabit
 	}
-	real := known.bytesPerToken * float64(g.prompt) / float64(u.Prompt)
-	known.bytesPerToken += (min(max(real, .5), 16) - known.bytesPerToken) * learning
+	known.bytesPerToken += (min(max(float64(g.Text)/float64(text), .5), 16) - known.bytesPerToken) * learning
 	if !g.said && u.HasCompletion {
 		known.completion += (float64(u.Completion) - known.completion) * learning
 	}

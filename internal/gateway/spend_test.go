@@ -196,19 +196,19 @@ func TestHabits(t *testing.T) {
 		t.Errorf("nothing is known of it: %+v", got)
 	}
 	for range 200 {
-		h.learn("tiny", guess{prompt: int64(1000 / h.get("tiny").bytesPerToken)}, openai.Usage{HasPrompt: true, Prompt: 400, HasCompletion: true, Completion: 3000})
+		h.learn("tiny", guess{Estimate: openai.Estimate{Text: 1000, Known: 500}}, openai.Usage{HasPrompt: true, Prompt: 900, HasCompletion: true, Completion: 3000})
 	}
 	if got := h.get("tiny"); math.Abs(got.bytesPerToken-2.5) > .05 || math.Abs(got.completion-3000) > 30 {
 		t.Errorf("a token is 2.5 bytes, and answers have 3000: %+v", got)
 	}
 	for range 200 {
-		h.learn("tiny", guess{prompt: 1, said: true}, openai.Usage{HasPrompt: true, Prompt: 1e6, HasCompletion: true, Completion: 1})
+		h.learn("tiny", guess{Estimate: openai.Estimate{Text: 1}, said: true}, openai.Usage{HasPrompt: true, Prompt: 1e6, HasCompletion: true, Completion: 1})
 	}
 	if got := h.get("tiny"); got.bytesPerToken < .5 || math.Abs(got.completion-3000) > 30 {
 		t.Errorf("what cannot be, or was asked for, is not learnt: %+v", got)
 	}
 	for _, model := range []string{"", otherModel} {
-		h.learn(model, guess{prompt: 1}, openai.Usage{HasPrompt: true, Prompt: 1})
+		h.learn(model, guess{Estimate: openai.Estimate{Text: 1}}, openai.Usage{HasPrompt: true, Prompt: 1})
 	}
 	if len(h.of) != 1 {
 		t.Errorf("learnt of %v", h.of)

@@ -49,9 +49,9 @@ func callerOf(r *http.Request) uint64 {
 	return maphash.String(callerSeed, host)
 }
 
-// keys say which backend a request belongs to, by the policies for which it belongs
-// to one; see want.
-func keys(r *http.Request, conf *settings, model string, asked openai.Request) (key uint64, begins [2]uint64) {
+// groups say which group a request belongs to, where the policy goes by groups; see
+// want.
+func groups(r *http.Request, conf *settings, model string, asked openai.Request) (group uint64, begins [2]uint64) {
 	of := func(b []byte) uint64 {
 		if len(b) == 0 {
 			return 0
@@ -61,9 +61,9 @@ func keys(r *http.Request, conf *settings, model string, asked openai.Request) (
 	if conf.Routing != Session && conf.Routing != Prefix {
 		return 0, begins
 	}
-	key = of([]byte(r.Header.Get(conf.SessionHeader)))
-	if key != 0 || conf.Routing == Session {
-		return key, begins
+	group = of([]byte(r.Header.Get(conf.SessionHeader)))
+	if group != 0 || conf.Routing == Session {
+		return group, begins
 	}
 	begins = [2]uint64{of(asked.Prefix(conf.PrefixBytes)), of(asked.Opening(conf.PrefixBytes))}
 	if begins[1] == begins[0] {
