@@ -55,7 +55,10 @@ func (p *place) String() string {
 func (p *place) isHidden() bool { return p != nil && (p.hidden || p.above.isHidden()) }
 
 // reader gathers what is wrong.
-type reader struct{ problems []Problem }
+type reader struct {
+	problems []Problem
+	cut      *cut // the list that is read piece by piece; mostly nil
+}
 
 func (r *reader) wrong(v value, format string, args ...any) {
 	r.problems = append(r.problems, Problem{max(v.node.Line, 1), v.at.String(), fmt.Sprintf(format, args...)})
@@ -152,7 +155,7 @@ func (r *reader) sound(v value) bool {
 		r.wrong(v, "%s is no value; leave the key out", n.Value)
 	case n.Kind == yaml.ScalarNode && n.Value == "":
 		r.wrong(v, "is empty; give it a value, or leave the key out")
-	case n.Kind != yaml.ScalarNode && len(n.Content) == 0 && v.at.name != "":
+	case n.Kind != yaml.ScalarNode && len(n.Content) == 0 && v.at.name != "" && (r.cut == nil || r.cut.node != n):
 		r.wrong(v, "is empty; put something in it, or leave the key out")
 	default:
 		return true
