@@ -128,11 +128,18 @@ func TestOtherEditors(t *testing.T) {
 func TestErrorsAreBounded(t *testing.T) {
 	_, err := Parse("f", []byte("keys:\n"+strings.Repeat("  - {}\n", 1000)))
 	e, ok := errors.AsType[*Errors](err)
-	if !ok || len(e.Problems) != 2000 {
+	if !ok || len(e.Problems) != maxKept {
 		t.Fatalf("%v", err)
 	}
-	if lines := e.Lines(); len(lines) != maxShown+1 || lines[maxShown] != "f: and 1950 more" {
+	if lines := e.Lines(); len(lines) != maxShown+1 || lines[maxShown] != "f: and many more" {
 		t.Errorf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+func TestAFewMoreErrors(t *testing.T) {
+	_, err := Parse("f", []byte("keys:\n"+strings.Repeat("  - {}\n", 30)))
+	if lines := strings.Split(err.Error(), "\n"); lines[len(lines)-1] != "f: and 10 more" {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -61,6 +61,9 @@ type reader struct {
 }
 
 func (r *reader) wrong(v value, format string, args ...any) {
+	if len(r.problems) >= maxKept {
+		return
+	}
 	r.problems = append(r.problems, Problem{max(v.node.Line, 1), v.at.String(), fmt.Sprintf(format, args...)})
 }
 
@@ -180,6 +183,9 @@ var harmless = regexp.MustCompile(`^[A-Za-z_-]{1,24}$`)
 
 // unknown says of a key that it is none, and what may have been meant.
 func (r *reader) unknown(name value, names []string) {
+	if len(r.problems) >= maxKept {
+		return
+	}
 	n := name.node.Value
 	shown := quote(n)
 	if name.at.isHidden() && !harmless.MatchString(n) {
@@ -196,13 +202,13 @@ func (r *reader) unknown(name value, names []string) {
 	case near != "":
 		says("; did you mean %s?", near)
 	default:
-		for _, path := range Keys() {
+		for _, path := range allKeys() {
 			if at := strings.LastIndexByte(path, '.'); at > 0 && path[at+1:] == n {
 				says(" here; it belongs in %s", path[:at])
 				return
 			}
 		}
-		for _, path := range Keys() {
+		for _, path := range allKeys() {
 			if first, _, _ := strings.Cut(path, "."); strings.TrimSuffix(first, "[]") == n {
 				says(" here; it belongs at the top, without indentation")
 				return

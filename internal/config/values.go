@@ -138,15 +138,20 @@ func texts[T any](name string, to func(*T) *At[[]At[string]]) key[T] {
 		}
 		list := to(t)
 		list.Line = v.node.Line
+		var seen map[string]bool
+		if len(v.node.Content) > 1 { // of 100,000 keys most have one model
+			seen = map[string]bool{}
+		}
 		for _, item := range r.list(v) {
 			s, ok := r.text(item)
 			if !ok {
 				continue
 			}
-			for _, other := range list.Value {
-				if other.Value == s {
-					r.wrong(item, "is in this list already; leave one out")
-				}
+			if seen[s] {
+				r.wrong(item, "is in this list already; leave one out")
+			}
+			if seen != nil {
+				seen[s] = true
 			}
 			list.Value = append(list.Value, At[string]{s, item.node.Line})
 		}
