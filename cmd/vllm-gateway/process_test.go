@@ -141,7 +141,7 @@ func TestCommandLine(t *testing.T) {
 		"no such host":       {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
 		"open profiles":      {[]string{"--pprof", "0.0.0.0:6060"}, "", 2, []string{"--pprof 0.0.0.0:6060", "must be a loopback address such as 127.0.0.1:6060"}},
 		"profiles by env":    {nil, "VLLM_GATEWAY_PPROF=:6060", 2, []string{"--pprof :6060", "127.0.0.1:6060"}},
-		"profiles' port":     {[]string{"--pprof", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "--pprof"}},
+		"profiles' port":     {[]string{"--listen", "127.0.0.1:0", "--pprof", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "--pprof"}},
 		"no such policy":     {[]string{"--routing", "best"}, "", 2, []string{"--routing", "least-in-flight", "prefix", `"best"`}},
 		"weight of nobody":   {[]string{"--weight", "http://b:1=3"}, "", 2, []string{`weight of "http://b:1"`, "no such backend"}},
 		"weight of 0":        {[]string{"--backend", "http://a:1", "--weight", "http://a:1=0"}, "", 2, []string{`weight of "http://a:1": 0`, "from 1 to 1000"}},

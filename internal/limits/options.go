@@ -52,7 +52,7 @@ func (o Options) redis() (*redis.Options, error) {
 		return nil, errors.New("the URL of Redis cannot be read: write redis://host:port, or rediss:// for TLS; a password belongs into a file of its own, not into the URL")
 	}
 	if u.Scheme != "redis" && u.Scheme != "rediss" || u.Opaque != "" {
-		return nil, errors.New("the URL of Redis begins with neither redis:// nor rediss:// (TLS)")
+		return nil, errors.New("the URL of Redis does not begin with redis://: write redis://host:port, or rediss:// for TLS")
 	}
 	if _, has := u.User.Password(); has {
 		return nil, errors.New("the URL of Redis has a password in it, where logs and process lists show it: put it into a file, and name this as the password file")
