@@ -239,6 +239,8 @@ func TestContradictions(t *testing.T) {
 		{"no name", "keys:\n  - {name: Alice Liddell, hash: " + anyHash + "}", nil, `f.yaml:2: keys[0].name: caller "Alice Liddell": a name is 1 to 64 letters, digits and any of -_.@:/`},
 		{"letters that look like letters", "keys:\n  - {name: \u212aarl, hash: " + anyHash + "}", nil, "f.yaml:2: keys[0].name: caller \"\u212aarl\": a name is 1 to 64 letters, digits and any of -_.@:/"},
 		{"a weight of nobody", "backends: [{url: http://a}]", []string{"--weight", "http://b=2"}, `weight of "http://b": there is no such backend`},
+		{"what the flag says, not the file", "backends: [{url: http://a, weight: 3}]\nmodels: {m: {aliases: [x], fallback: n}}", []string{"--weight", "http://a=5000", "--alias", "x=x", "--fallback", "m=m"},
+			"weight of \"http://a\": 5000; write a number from 1 to 1000\nalias \"x\" of \"x\": that is its own name; leave it out\nfallback of \"m\" to \"m\": name two models, by their own names"},
 		{"a short key", "", []string{"--api-key", "SECRET"}, `--api-key: key 1 has less than 16 characters; what is so short can be guessed, and its hash turned back: take a key that was drawn at random, such as vllm-gateway hash-key makes`},
 		{"half a hash", "", []string{"--api-key", "sha256:SECRET"}, `--api-key: key 1 begins like a hash and is none: sha256: and 64 hexadecimal digits, as vllm-gateway hash-key prints it`},
 		{"a key with a space", "", []string{"--api-key", "SECRET key with spaces"}, `--api-key: key 1 has a space, a line break or a letter that is not ASCII in it; a header cannot have it`},
