@@ -83,7 +83,7 @@ func TestReload(t *testing.T) {
 	})
 
 	// Metrics have a port of their own; on the main one there are none.
-	for url, want := range map[string]int{"http://" + metrics + "/metrics": 200, "http://" + metrics + "/health": 404, "http://" + metrics + "/v1/models": 404, "http://" + p.addr + "/health": 200} {
+	for url, want := range map[string]int{"http://" + metrics + "/metrics": 200, "http://" + metrics + "/health": 404, "http://" + metrics + "/v1/models": 404, "http://" + p.addr + "/metrics": 404, "http://" + p.addr + "/health": 200} {
 		resp, err := http.Get(url)
 		if err != nil {
 			t.Fatal(err)
