@@ -79,17 +79,19 @@ func (o Options) redis() (*redis.Options, error) {
 	if o.Timeout < 0 {
 		return nil, errors.New("the timeout of Redis is below 0")
 	}
+	longest := max(settleTimeout, o.Timeout)
 	ro := &redis.Options{
 		Addr:     net.JoinHostPort(u.Hostname(), port),
 		Username: u.User.Username(),
 		Password: o.Password.Reveal(),
 		DB:       int(database),
-		// Contexts bound everything; these are for what has none.
+		// Contexts bound everything; these are for what has none. The shorter of both
+		// holds, so they are no shorter than any context.
 		ContextTimeoutEnabled: true,
-		DialTimeout:           settleTimeout,
-		ReadTimeout:           settleTimeout,
-		WriteTimeout:          settleTimeout,
-		PoolTimeout:           settleTimeout,
+		DialTimeout:           longest,
+		ReadTimeout:           longest,
+		WriteTimeout:          longest,
+		PoolTimeout:           longest,
 		PoolSize:              connections,
 		MaxRetries:            -1, // a second attempt would count twice
 		DialerRetries:         1,
