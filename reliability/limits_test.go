@@ -98,7 +98,7 @@ func TestSharedLimits(t *testing.T) {
 				t.Errorf("%s: %v", c.caller, a)
 			}
 		}
-		if offered < 3*requests/2 {
+		if offered < requests*11/10 {
 			t.Fatalf("%s: only %d requests were offered in a minute: this has shown nothing", c.caller, offered)
 		}
 		// The prompt is guessed before the engine has counted it: an answer that is as
@@ -146,20 +146,25 @@ func TestDayOutlivesGateway(t *testing.T) {
 		client := newClient(t, true)
 		body := chat(`"max_tokens":100,`) // of which an answer takes a third
 		used, n := int64(0), 0
-		for {
+		left := func() string { // nothing is counted of a request that is more than the limit
+			return askAs(t.Context(), client, g.url(), "alice", chat(fmt.Sprintf(`"max_tokens":%d,`, 2*limit)), nil).header.Get("X-Ratelimit-Remaining-Tokens-Day")
+		}
+		for settled := false; ; {
 			a := askAs(t.Context(), client, g.url(), "alice", body, nil)
-			if a.status == 429 {
-				break
-			}
-			if a.status != 200 || a.err != nil || n > limit/10 {
+			switch {
+			case a.status == 429 && settled:
+			case a.status == 429: // an end may not have been counted yet
+				until(t, "all is settled", func() bool { return left() == fmt.Sprint(limit-used) }, left, func() string { return fmt.Sprint(limit - used) })
+				settled = true
+				continue
+			case a.status != 200 || a.err != nil || n > limit/10:
 				t.Fatalf("%s, after %d tokens of %d: %v", tt.name, used, limit, a)
+			default:
+				used, n, settled = used+a.tokens(), n+1, false
+				continue
 			}
-			used, n = used+a.tokens(), n+1
+			break
 		}
-		left := func() string {
-			return askAs(t.Context(), client, g.url(), "alice", body, nil).header.Get("X-Ratelimit-Remaining-Tokens-Day")
-		}
-		until(t, "all is settled", func() bool { return left() == fmt.Sprint(limit-used) }, left, func() string { return fmt.Sprint(limit - used) })
 		g.kill()
 		client.CloseIdleConnections()
 		g.start()

@@ -115,7 +115,7 @@ func TestRedisAway(t *testing.T) {
 	const (
 		workers = 4 // of each gateway
 		limit   = 5
-		timeout = 2 * time.Second // of the one that is patient: nothing else takes so long
+		timeout = 2 * time.Second // nothing else takes so long
 	)
 	s := sim(t, 1, time.Millisecond)
 	r := startRedis(t)
@@ -134,9 +134,11 @@ func TestRedisAway(t *testing.T) {
 	for _, w := range ways {
 		keys += fmt.Sprintf("  - {name: few/%s, hash: %s, limits: {requests_per_minute: %d}}\n", strings.ReplaceAll(w.name, " ", "-"), hashOf("few "+w.name), limit)
 	}
-	const open, closed, patient = 0, 1, 2
+	// The third has the usual timeout of 50 ms, which a Redis that is there can miss on a
+	// busy machine: of that one it matters only that nothing fails.
+	const open, closed, usual = 0, 1, 2
 	var gateways []*gateway
-	for _, shared := range []string{"fail: open", "fail: closed", fmt.Sprintf("fail: open, timeout: %v", timeout)} {
+	for _, shared := range []string{fmt.Sprintf("fail: open, timeout: %v", timeout), fmt.Sprintf("fail: closed, timeout: %v", timeout), "fail: open"} {
 		gateways = append(gateways, counting(t, s.url(), box.addr, shared, keys))
 	}
 	client := newClient(t, true)
@@ -159,9 +161,9 @@ func TestRedisAway(t *testing.T) {
 			})
 		}
 	}
-	// between gives the requests of a gateway that had to do with a stretch of time and
-	// nothing else.
-	between := func(gateway int, from, to time.Time) (list []sample) {
+	// during gives the requests of a gateway that were sent and answered within a stretch
+	// of time.
+	during := func(gateway int, from, to time.Time) (list []sample) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, a := range samples {
@@ -175,7 +177,7 @@ func TestRedisAway(t *testing.T) {
 		t.Helper()
 		until(t, "requests go on", func() bool {
 			for i := range gateways {
-				if len(between(i, from, time.Now())) < n {
+				if len(during(i, from, time.Now())) < n {
 					return false
 				}
 			}
@@ -190,11 +192,11 @@ func TestRedisAway(t *testing.T) {
 			}
 		}
 	}
-	few := func(what, way string, want map[int]int) { // of six, two for each gateway
+	few := func(what, way string, want map[int]int) { // of six, three for each of two gateways
 		t.Helper()
 		got := map[int]int{}
 		for i := range 6 {
-			got[askAs(t.Context(), client, gateways[i%3].url(), "few "+way, chat(`"max_tokens":2,`), nil).status]++
+			got[askAs(t.Context(), client, gateways[i%2].url(), "few "+way, chat(`"max_tokens":2,`), nil).status]++
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s, %s: of six requests %v; want %v", way, what, got, want)
@@ -202,8 +204,8 @@ func TestRedisAway(t *testing.T) {
 	}
 	logged := func(word string, times int) {
 		t.Helper()
-		for _, g := range gateways {
-			until(t, "the log has "+word, func() bool { return strings.Count(g.log.String(), word) == times }, func() string { return g.log.String() })
+		for _, g := range gateways[:usual] {
+			until(t, "the log has "+word, func() bool { return strings.Count(g.log.String(), word) == times }, func() string { return tail(g.log.String()) })
 		}
 	}
 	for nth, w := range ways {
@@ -214,7 +216,7 @@ func TestRedisAway(t *testing.T) {
 				t.Errorf("%s: %v", w.name, a)
 			}
 		}
-		before := gateways[open].metrics()
+		before := gateways[usual].metrics()
 		goes := time.Now()
 		w.begin()
 		logged("Redis is away", nth+1)
@@ -222,8 +224,8 @@ func TestRedisAway(t *testing.T) {
 		// Twice each of them looks whether it is back, and finds that it is not.
 		until(t, "it has been away for a while", func() bool { return time.Since(away) > 2500*time.Millisecond })
 		answers(away, 100)
-		few("while Redis is away", w.name, map[int]int{200: 4, 503: 2})
-		after := gateways[open].metrics()
+		few("while Redis is away", w.name, map[int]int{200: 3, 503: 3})
+		after := gateways[usual].metrics()
 		mends := time.Now()
 		w.mend()
 		logged("Redis is back", nth+1)
@@ -235,42 +237,36 @@ func TestRedisAway(t *testing.T) {
 		}
 		few("when Redis is back", w.name, map[int]int{200: left, 429: 6 - left})
 
-		for i := range gateways {
-			all(w.name+", before", between(i, there, goes), 200)
-			all(w.name+", when Redis is back", between(i, back, time.Now()), 200)
+		for i := range gateways[:usual] {
+			all(w.name+", before", during(i, there, goes), 200)
+			all(w.name+", when Redis is back", during(i, back, time.Now()), 200)
 		}
-		for _, i := range []int{open, patient} {
-			all(w.name+", all the time", between(i, there, time.Now()), 200)
-			all(w.name+", while Redis is away", between(i, away, mends), 200)
-		}
-		all(w.name+", while Redis is away", between(closed, away, mends), 503)
+		all(w.name+", all the time", during(open, there, time.Now()), 200)
+		all(w.name+", all the time", during(usual, there, time.Now()), 200)
+		all(w.name+", while Redis is away", during(closed, away, mends), 503)
 
-		var waited []time.Duration
-		for _, a := range between(patient, there, time.Now()) {
-			if took := a.head.Sub(a.sent); took >= timeout {
-				waited = append(waited, took)
-				if a.sent.After(away) || took > 2*timeout {
-					t.Errorf("%s: a request that was sent %v after it was known took %v", w.name, a.sent.Sub(away), took)
+		for i, name := range []string{"open", "closed"} {
+			waited, list := 0, during(i, there, time.Now())
+			for _, a := range list {
+				if took := a.head.Sub(a.sent); took >= timeout {
+					waited++
+					if a.sent.After(away) || took > 2*timeout {
+						t.Errorf("%s: a request that was sent %v after it was known took %v", w.name, a.sent.Sub(away), took)
+					}
 				}
 			}
-		}
-		if len(waited) > workers || w.silent != (len(waited) > 0) {
-			t.Errorf("%s: %d requests waited for the timeout; %d were under way", w.name, len(waited), workers)
-		}
-		quick := after.sum("gateway_overhead_seconds_bucket", `le="0.1"`) - before.sum("gateway_overhead_seconds_bucket", `le="0.1"`)
-		count := after.sum("gateway_overhead_seconds_count") - before.sum("gateway_overhead_seconds_count")
-		for i, name := range []string{"open", "closed"} {
-			list := between(i, away, mends)
-			longest := spanOf(list, 1)
-			if longest > 5*time.Second {
-				t.Errorf("%s, %s: a request took %v", w.name, name, longest)
+			if waited > workers || w.silent != (waited > 0) {
+				t.Errorf("%s, %s: %d requests waited for the timeout; %d were under way", w.name, name, waited, workers)
 			}
-			was := between(i, there, goes)
-			figure(t, "%s, %s: %d requests while Redis is away, to the first byte p50 %.1f ms, p99 %.1f, max %.1f; as it goes max %.1f; before p50 %.1f, p99 %.1f, max %.1f", w.name, name, len(list),
-				ms(spanOf(list, .5)), ms(spanOf(list, .99)), ms(longest), ms(spanOf(between(i, goes.Add(-time.Second), away.Add(time.Second)), 1)), ms(spanOf(was, .5)), ms(spanOf(was, .99)), ms(spanOf(was, 1)))
+			figure(t, "%s, %s, with a timeout of %v: %d of %d requests met it, all under way as Redis went; %d while it was away, all %s", w.name, name, timeout, waited, len(list), len(during(i, away, mends)), []string{"200", "503"}[i])
 		}
-		figure(t, "%s: with a timeout of %v %d of %d requests met it, all under way as Redis went; with 50 ms the gateway itself took over 100 ms for %.0f of %.0f",
-			w.name, timeout, len(waited), len(between(patient, there, back)), count-quick, count)
+		list, was := during(usual, away, mends), during(usual, there, goes)
+		if longest := spanOf(list, 1); longest > 5*time.Second {
+			t.Errorf("%s: a request took %v", w.name, longest)
+		}
+		over := after.sum("gateway_overhead_seconds_count") - before.sum("gateway_overhead_seconds_count") - after.sum("gateway_overhead_seconds_bucket", `le="0.1"`) + before.sum("gateway_overhead_seconds_bucket", `le="0.1"`)
+		figure(t, "%s, with a timeout of 50 ms: to the first byte before p50 %.1f ms, p99 %.1f, max %.1f; as Redis goes max %.1f; while it is away p50 %.1f, p99 %.1f, max %.1f, of %d requests; the gateway itself took over 100 ms for %.0f",
+			w.name, ms(spanOf(was, .5)), ms(spanOf(was, .99)), ms(spanOf(was, 1)), ms(spanOf(during(usual, goes.Add(-time.Second), away), 1)), ms(spanOf(list, .5)), ms(spanOf(list, .99)), ms(spanOf(list, 1)), len(list), over)
 	}
 }
 
