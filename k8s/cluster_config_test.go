@@ -49,7 +49,8 @@ func configChanges(t *testing.T) {
 	}
 
 	t.Cleanup(func() {
-		output("bash", "-c", "kubectl delete -n "+keyed+" pod --all --force --grace-period=0; kubectl delete --ignore-not-found --wait=false namespace "+keyed)
+		// As in remove: pods, and whoever makes them anew, before the namespace.
+		output("bash", "-c", "kubectl delete -n "+keyed+" deployment,replicaset,statefulset --all; kubectl delete -n "+keyed+" pod --all --force --grace-period=0; kubectl delete namespace "+keyed)
 	})
 	sh(t, "kubectl create namespace "+keyed)
 	sh(t, "kubectl label namespace "+keyed+" pod-security.kubernetes.io/enforce=restricted")
