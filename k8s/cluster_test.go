@@ -53,8 +53,8 @@ var root *testing.T
 
 func TestCluster(t *testing.T) {
 	root = t
-	if out, err := output("kubectl", "get", "namespace", monitoring, serving); err == nil || !strings.Contains(out, "NotFound") {
-		t.Fatalf("there must be a cluster, and neither namespace %s nor %s in it:\n%s", monitoring, serving, out)
+	if out, err := output("kubectl", "get", "namespace", "--ignore-not-found", "-o", "name", monitoring, serving, keyed); err != nil || out != "" {
+		t.Fatalf("there must be a cluster, and none of the namespaces %s, %s, %s in it:\n%s", monitoring, serving, keyed, out)
 	}
 	t.Cleanup(func() { output("bash", "-c", remove) })
 	// The way of each step is what the steps before it have left; after a failure
@@ -82,7 +82,7 @@ func TestCluster(t *testing.T) {
 		{"volume claims", volumeClaims},
 		{"gateway in the cluster", clusterGateway},
 		{"a gateway finds pods", finds},
-		{"load test from pods", loadTest},
+		{"load test and changes", sideBySide},
 		{"gateways killed", gatewaysKilled},
 		{"autoscaler", scales},
 		{"delete", deleted},
@@ -90,6 +90,16 @@ func TestCluster(t *testing.T) {
 		if !t.Run(step.name, step.run) {
 			t.Fatalf("stopped after %q", step.name)
 		}
+	}
+}
+
+// sideBySide: both wait for the cluster most of their time, in namespaces of their own.
+func sideBySide(t *testing.T) {
+	for name, run := range map[string]func(*testing.T){"load test from pods": loadTest, "gateways take a changed ConfigMap": configChanges} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t)
+		})
 	}
 }
 
@@ -148,8 +158,13 @@ func components(t *testing.T) {
 		t.Fatal("no components")
 	}
 	for _, dir := range dirs {
-		with := kustomizationWith(t, filepath.Base(dir))
-		if out, err := output("kubectl", "apply", "--dry-run=server", "-k", with); err != nil {
+		with := ""
+		if name := filepath.Base(dir); strings.HasPrefix(name, "gateway-") {
+			with = filepath.Join(copied(t, "k8s/gateway/Kustomization", "../components/"+name), "k8s/gateway")
+		} else {
+			with = kustomizationWith(t, name)
+		}
+		if out, err := output("kubectl", "apply", "-n", monitoring, "--dry-run=server", "-k", with); err != nil {
 			t.Errorf("%s: %v\n%s", dir, err, out)
 		}
 	}
@@ -159,16 +174,23 @@ func components(t *testing.T) {
 // away the # before one component.
 func kustomizationWith(t *testing.T, component string) string {
 	t.Helper()
+	return copied(t, "kustomization.yaml", "k8s/components/"+component)
+}
+
+// copied is a copy of the manifests, in which a user has taken away the # before a
+// component in one of the kustomizations.
+func copied(t *testing.T, kustomization, component string) string {
+	t.Helper()
 	dir := t.TempDir()
 	sh(t, "cp -rL kustomization.yaml k8s "+dir)
-	file := filepath.Join(dir, "kustomization.yaml")
+	file := filepath.Join(dir, kustomization)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^  # (- k8s/components/` + regexp.QuoteMeta(component) + `)\b`)
+	line := regexp.MustCompile(`(?m)^  # (- ` + regexp.QuoteMeta(component) + `)\b`)
 	if !line.Match(text) {
-		t.Fatalf("kustomization.yaml has no line for %s", component)
+		t.Fatalf("%s has no line for %s", kustomization, component)
 	}
 	if err := os.WriteFile(file, line.ReplaceAll(text, []byte("  $1")), 0o644); err != nil {
 		t.Fatal(err)
@@ -699,7 +721,7 @@ func kubectlWith(t *testing.T, verb, object string) {
 // state is what one would look at next.
 func state() string {
 	out, _ := output("bash", "-c", `
-for ns in `+monitoring+" "+serving+`; do
+for ns in `+monitoring+" "+serving+" "+keyed+`; do
   kubectl get pods -n $ns -o wide
   kubectl get events -n $ns --field-selector type!=Normal --sort-by=.lastTimestamp | tail -8
   for pod in $(kubectl get pods -n $ns --no-headers 2>/dev/null | awk '$2 !~ /^([0-9]+)\/\1$/ {print $1}'); do

@@ -23,7 +23,7 @@ const namespace = "vllm-monitoring"
 
 // An unknown field is dropped by the API server, with a warning that nobody reads.
 func TestStrictly(t *testing.T) {
-	files := append(manifests(t), "../kustomization.yaml")
+	files := append(manifests(t), "../kustomization.yaml", "gateway/Kustomization")
 	tests, err := filepath.Glob("../loadtests/k8s/*.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -165,7 +165,10 @@ func read(t *testing.T, files ...string) []object {
 	return all
 }
 
-// manifests are all YAML files here, links aside.
+// gatewayFile is no manifest: the gateway reads it, not the API server.
+const gatewayFile = "components/gateway-config/gateway.yaml"
+
+// manifests are all YAML files here with objects in them, links aside.
 func manifests(t *testing.T) []string {
 	t.Helper()
 	var all []string
@@ -173,7 +176,7 @@ func manifests(t *testing.T) []string {
 		if err == nil && d.IsDir() && d.Name() == "testdata" {
 			return fs.SkipDir
 		}
-		if err == nil && d.Type().IsRegular() && slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(file)) {
+		if err == nil && d.Type().IsRegular() && slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(file)) && filepath.ToSlash(file) != gatewayFile {
 			all = append(all, file)
 		}
 		return err
@@ -210,28 +213,41 @@ func gateway(t *testing.T) []object {
 // components in kustomization.yaml.
 func render(t *testing.T, components ...string) []object {
 	t.Helper()
-	from := fmt.Sprintf("kustomization.yaml with the components %q", components)
+	return rendered(t, "kustomization.yaml", "k8s/components/", components...)
+}
+
+// renderGateway is the same of k8s/gateway.
+func renderGateway(t *testing.T, components ...string) []object {
+	t.Helper()
+	return rendered(t, "k8s/gateway/Kustomization", "../components/", components...)
+}
+
+// rendered is what a kustomization of the repository gives, with components that it
+// finds in folder.
+func rendered(t *testing.T, kustomization, folder string, components ...string) []object {
+	t.Helper()
+	from := fmt.Sprintf("%s with the components %q", kustomization, components)
 	disk := filesys.MakeFsInMemory()
-	text, err := os.ReadFile("../kustomization.yaml")
+	text, err := os.ReadFile(filepath.Join("..", kustomization))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range components {
-		off := regexp.MustCompile(`(?m)^( *)# (- k8s/components/` + c + `)( |$)`)
+		off := regexp.MustCompile(`(?m)^( *)# (- ` + regexp.QuoteMeta(folder+c) + `)( |$)`)
 		if !off.Match(text) {
-			t.Fatalf("kustomization.yaml has no line %q", "# - k8s/components/"+c)
+			t.Fatalf("%s has no line %q", kustomization, "# - "+folder+c)
 		}
 		text = off.ReplaceAll(text, []byte("$1$2$3"))
 	}
-	disk.WriteFile("kustomization.yaml", text)
-	for _, file := range manifests(t) {
+	disk.WriteFile(kustomization, text)
+	for _, file := range append(manifests(t), gatewayFile) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		disk.WriteFile(filepath.Join("k8s", file), text)
 	}
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(disk, ".")
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(disk, path.Dir(kustomization))
 	if err != nil {
 		t.Fatalf("%s: %v", from, err)
 	}

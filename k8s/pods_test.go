@@ -126,6 +126,15 @@ func references(t *testing.T, all []object) {
 				needs("volume "+v.Name, "ConfigMap", v.ConfigMap.Name, v.ConfigMap.Optional)
 			case v.Secret != nil:
 				needs("volume "+v.Name, "Secret", v.Secret.SecretName, v.Secret.Optional)
+			case v.Projected != nil:
+				for _, s := range v.Projected.Sources {
+					if s.ConfigMap != nil {
+						needs("volume "+v.Name, "ConfigMap", s.ConfigMap.Name, s.ConfigMap.Optional)
+					}
+					if s.Secret != nil {
+						needs("volume "+v.Name, "Secret", s.Secret.Name, s.Secret.Optional)
+					}
+				}
 			case v.PersistentVolumeClaim != nil:
 				needs("volume "+v.Name, "PersistentVolumeClaim", v.PersistentVolumeClaim.ClaimName, nil)
 			}

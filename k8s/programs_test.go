@@ -30,7 +30,7 @@ func TestPrograms(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	for name, test := range map[string]func(*testing.T, string){
-		"ports": defaultPorts, "probes": probesAnswer, "ready": gatewayIsReady, "grace": gatewayDrainsInTime, "policy": policyLetsTheGatewayWork,
+		"ports": defaultPorts, "probes": probesAnswer, "ready": gatewayIsReady, "grace": gatewayDrainsInTime, "policy": policyLetsTheGatewayWork, "file": gatewayGoesByItsFile,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, bin) })
 	}
@@ -136,7 +136,19 @@ func gatewayIsReady(t *testing.T, bin string) {
 // What is killed in the middle of its drain has cut streams. And for some seconds
 // after SIGTERM, nodes that have not heard of it yet send new connections.
 func gatewayDrainsInTime(t *testing.T, bin string) {
-	p := find[*appsv1.Deployment](t, gateway(t), "vllm-gateway").Spec.Template.Spec
+	for components, all := range gateways(t) {
+		drainsInTime(t, bin, components, find[*appsv1.Deployment](t, all, "vllm-gateway").Spec.Template.Spec)
+	}
+}
+
+// gateways are those of k8s/gateway, by the components.
+func gateways(t *testing.T) map[string][]object {
+	t.Helper()
+	return map[string][]object{"no component": gateway(t), "gateway-config": renderGateway(t, "gateway-config")}
+}
+
+func drainsInTime(t *testing.T, bin, components string, p corev1.PodSpec) {
+	t.Helper()
 	c := p.Containers[0]
 	value := func(flag string) time.Duration {
 		text := flagOf(c.Args, flag)
@@ -154,22 +166,29 @@ func gatewayDrainsInTime(t *testing.T, bin string) {
 		delay += time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
 	}
 	if delay < 5*time.Second {
-		t.Errorf("Deployment vllm-gateway: its port closes %v after SIGTERM, want --drain-delay of at least 5s", delay)
+		t.Errorf("Deployment vllm-gateway with %s: its port closes %v after SIGTERM, want --drain-delay of at least 5s", components, delay)
 	}
 	grace := 30 * time.Second // Kubernetes' default
 	if p.TerminationGracePeriodSeconds != nil {
 		grace = time.Duration(*p.TerminationGracePeriodSeconds) * time.Second
 	}
 	if least := delay + drain + 5*time.Second; grace < least {
-		t.Errorf("Deployment vllm-gateway: terminationGracePeriodSeconds is %v, want at least %v: %v before its port closes, --drain-timeout %v, and 5s to end", grace, least, delay, drain)
+		t.Errorf("Deployment vllm-gateway with %s: terminationGracePeriodSeconds is %v, want at least %v: %v before its port closes, --drain-timeout %v, and 5s to end", components, grace, least, delay, drain)
 	}
 }
 
 // The NetworkPolicy lets in what the gateway listens for, and out to its backends'
 // ports, to vLLM's own, and to DNS.
 func policyLetsTheGatewayWork(t *testing.T, bin string) {
-	c := find[*appsv1.Deployment](t, gateway(t), "vllm-gateway").Spec.Template.Spec.Containers[0]
-	policy := find[*networkingv1.NetworkPolicy](t, gateway(t), "vllm-gateway")
+	for components, all := range gateways(t) {
+		policyLets(t, bin, components, all)
+	}
+}
+
+func policyLets(t *testing.T, bin, components string, all []object) {
+	t.Helper()
+	c := find[*appsv1.Deployment](t, all, "vllm-gateway").Spec.Template.Spec.Containers[0]
+	policy := find[*networkingv1.NetworkPolicy](t, all, "vllm-gateway")
 	var in, out []string
 	for _, r := range policy.Spec.Ingress {
 		in = append(in, portsOf(r.Ports)...)
@@ -177,13 +196,22 @@ func policyLetsTheGatewayWork(t *testing.T, bin string) {
 	for _, r := range policy.Spec.Egress {
 		out = append(out, portsOf(r.Ports)...)
 	}
-	if want := []string{fmt.Sprint("TCP ", c.Ports[0].ContainerPort)}; !slices.Equal(in, want) {
-		t.Errorf("NetworkPolicy vllm-gateway lets in %q, want %q", in, want)
+	var ports []string
+	for _, p := range c.Ports {
+		ports = append(ports, fmt.Sprint("TCP ", p.ContainerPort))
+	}
+	if slices.Sort(in); !slices.Equal(in, slices.Sorted(slices.Values(ports))) {
+		t.Errorf("with %s, NetworkPolicy vllm-gateway lets in %q, want %q", components, in, ports)
 	}
 	backends := []string{defaultOf(t, bin, "vllm-gateway", "backend")}
 	for _, a := range c.Args {
 		if b, ok := strings.CutPrefix(a, "--backend="); ok {
 			backends = append(backends, b)
+		}
+	}
+	if flagOf(c.Args, "config") != "" {
+		for _, b := range inGatewayFile(t, all).Backends {
+			backends = append(backends, b.URL)
 		}
 	}
 	want := []string{"TCP 53", "UDP 53"}
@@ -197,7 +225,7 @@ func policyLetsTheGatewayWork(t *testing.T, bin string) {
 	slices.Sort(want)
 	for _, w := range slices.Compact(want) {
 		if !slices.Contains(out, w) {
-			t.Errorf("NetworkPolicy vllm-gateway lets out to %q, and not to %s; backends are %q", out, w, backends)
+			t.Errorf("with %s, NetworkPolicy vllm-gateway lets out to %q, and not to %s; backends are %q", components, out, w, backends)
 		}
 	}
 }
@@ -257,4 +285,15 @@ func status(t *testing.T, url string) int {
 	}
 	answer.Body.Close()
 	return answer.StatusCode
+}
+
+// freeAddress is one of this machine that was free just now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
