@@ -12,34 +12,32 @@ import (
 
 // hello is what somebody who has just started the stack wants to know.
 func (s *stack) hello() string {
-	gateway := browser(s.ports.gateway)
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s %s\n\n", name, daemon.Version())
 	line := func(what, where, about string) { fmt.Fprintf(&b, "  %-11s %-24s %s\n", what, where, about) }
 	line("dashboard", browser(s.ports.dashboard), "open this one")
-	line("gateway", gateway, "OpenAI clients: base URL "+gateway+"/v1")
+	gateway := ""
+	if s.ports.gateway != nil {
+		gateway = browser(s.ports.gateway)
+		line("gateway", gateway, "OpenAI clients: base URL "+gateway+"/v1")
+	}
+	list := func(what string, urls addresses) {
+		for _, url := range urls {
+			line(what, url, "")
+			what = ""
+		}
+	}
+	list("gateway", s.flags.Gateway)
 	line("Prometheus", browser(s.ports.prometheus), "data in "+s.data)
 	if s.simulator != nil {
 		line("vLLM", browser(s.ports.simulator), "simulated, as are its two GPUs")
 		fmt.Fprintf(&b, "\nTry:\n\n  curl -N %s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n", gateway, vllmsim.DefaultModel)
 	}
-	for i, backend := range s.flags.Backend {
-		what := ""
-		if i == 0 {
-			what = "vLLM"
-		}
-		line(what, backend, "")
-	}
+	list("vLLM", s.flags.Backend)
 	if s.gpus != nil {
 		line("GPUs", browser(s.ports.gpu), "this machine's, on /metrics")
 	}
-	for i, exporter := range s.flags.GPUExporter {
-		what := ""
-		if i == 0 {
-			what = "GPUs"
-		}
-		line(what, exporter, "")
-	}
+	list("GPUs", s.flags.GPUExporter)
 	b.WriteString("\nCtrl-C ends it.\n\n")
 	return b.String()
 }

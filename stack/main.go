@@ -22,8 +22,9 @@ import (
 
 type flags struct {
 	Backend     addresses      `placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more. Without any, a simulated one is started."`
+	Gateway     addresses      `placeholder:"URL" help:"A gateway that runs already, as http://host:port, to be shown in place of one of our own; repeat for more. With a configuration file and keys, say."`
 	GPUExporter addresses      `name:"gpu-exporter" placeholder:"URL" help:"A GPU exporter, as http://host:9835; repeat for more. Without any, this machine's GPUs are read."`
-	Demo        *bool          `negatable:"" help:"Load the simulated server gently, so that there is something to see (on, unless there is a --backend)."`
+	Demo        *bool          `negatable:"" help:"Load the simulated server gently, so that there is something to see (on, unless there is a --backend or --gateway)."`
 	Data        string         `placeholder:"FOLDER" help:"Where Prometheus keeps its data (a folder of its own in your cache folder)."`
 	Retention   model.Duration `default:"7d" placeholder:"TIME" help:"How long it keeps them (${default})."`
 
@@ -57,7 +58,7 @@ func (a *addresses) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-func (f flags) simulated() bool { return len(f.Backend) == 0 }
+func (f flags) simulated() bool { return len(f.Backend) == 0 && len(f.Gateway) == 0 }
 
 // ownGPUs reports whether this machine's GPUs are to be read.
 func (f flags) ownGPUs() bool { return !f.simulated() && len(f.GPUExporter) == 0 }
@@ -76,9 +77,12 @@ func (f flags) Validate() error {
 		return fmt.Errorf("--retention %v is too short: use 1h or more", f.Retention)
 	}
 	if f.simulated() && len(f.GPUExporter) > 0 {
-		return errors.New("--gpu-exporter is for real servers, and simulated GPUs are not shown beside real ones: name the servers with --backend")
+		return errors.New("--gpu-exporter is for real servers, and simulated GPUs are not shown beside real ones: name the servers with --backend, or the gateway with --gateway")
 	}
 	if _, err := urls("gpu-exporter", f.GPUExporter); err != nil {
+		return err
+	}
+	if _, err := urls("gateway", f.Gateway); err != nil {
 		return err
 	}
 	if f.simulated() {
@@ -87,6 +91,9 @@ func (f flags) Validate() error {
 	// Each server is scraped, too, so names that stand for several will not do.
 	if _, err := urls("backend", f.Backend); err != nil {
 		return err
+	}
+	if len(f.Gateway) > 0 {
+		return nil
 	}
 	return f.config(f.Backend, nil).Validate()
 }

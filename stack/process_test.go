@@ -190,6 +190,41 @@ func TestBackendsMayComeLater(t *testing.T) {
 	}
 }
 
+// A gateway that runs already is shown in place of one of its own, with the servers
+// that are named.
+func TestGatewayOfOthers(t *testing.T) {
+	serve := func(text string) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			io.WriteString(w, text)
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	gateway, vllm := serve("gateway_caller_requests_total{caller=\"alice\"} 7\n"), serve("vllm:num_requests_running 3\n")
+	p := start(t, t.TempDir(), "--gateway", gateway.URL, "--backend", vllm.URL, "--gpu-exporter", vllm.URL)
+	p.eventually("the gateway's callers are seen", func() bool {
+		return p.query(`gateway_caller_requests_total{job="vllm-gateway"}`, "caller")["alice"] == "7"
+	})
+	p.eventually("so is the server", func() bool { return len(p.query(`vllm:num_requests_running{job="vllm"}`, "instance")) == 1 })
+	if out := p.out.String(); !strings.Contains(out, gateway.URL) || strings.Contains(out, p.gateway) {
+		t.Errorf("it greets with %s", out)
+	}
+	if got := p.get(p.dashboard + "/about.json"); !strings.Contains(got, `"simulated":false`) {
+		t.Errorf("about: %s", got)
+	}
+	for _, flag := range []string{"--listen-gateway", "--listen-simulator"} {
+		if conn, err := net.Dial("tcp", p.flag(flag)); err == nil {
+			conn.Close()
+			t.Errorf("somebody listens on %s", flag)
+		}
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := <-p.ended; err != nil {
+		t.Errorf("exit: %v", err)
+	}
+}
+
 // Before real servers it reads this machine's GPUs, in another process: the
 // driver's library is never in the gateway's own. It recovers when that one
 // dies, and leaves none behind.
@@ -311,6 +346,8 @@ func TestStartErrors(t *testing.T) {
 			[]string{"the port is taken", "--listen-gpu", "--gpu-exporter http://" + taken.Addr().String()}},
 		{"an exporter beside simulated cards", []string{"--gpu-exporter", "http://a:9835"}, 2, []string{"--gpu-exporter", "--backend"}},
 		{"an exporter twice", []string{"--backend", "http://a:1", "--gpu-exporter", "http://a:9835", "--gpu-exporter", "http://a:9835"}, 2, []string{"named twice"}},
+		{"a gateway that is none", []string{"--gateway", "localhost:9000"}, 2, []string{`--gateway "localhost:9000"`, "http://"}},
+		{"a demo for a gateway of others", []string{"--gateway", "http://a:9000", "--demo"}, 2, []string{"--demo"}},
 		{"a demo for real servers", []string{"--backend", "http://a:1", "--demo"}, 2, []string{"--demo"}},
 		{"short retention", []string{"--retention", "5m"}, 2, []string{"--retention"}},
 		{"unknown flag", []string{"--beckend", "x"}, 2, []string{"--backend"}},

@@ -24,8 +24,8 @@ import (
 	"github.com/vllm-gateway/vllm-gateway/stack/page"
 )
 
-// ports are the listeners of the parts; simulator is nil where nothing is
-// simulated, gpu where the GPUs are others' to read.
+// ports are the listeners of the parts; gateway is nil where others run already,
+// simulator where nothing is simulated, gpu where the GPUs are others' to read.
 type ports struct {
 	gateway, prometheus, dashboard, simulator, gpu net.Listener
 }
@@ -55,7 +55,9 @@ func (f flags) open(ctx context.Context) (ports, error) {
 		errs = append(errs, err)
 		return err
 	}
-	take(&p.gateway, f.ListenGateway, "--listen-gateway")
+	if len(f.Gateway) == 0 {
+		take(&p.gateway, f.ListenGateway, "--listen-gateway")
+	}
 	take(&p.prometheus, f.ListenPrometheus, "--listen-prometheus")
 	take(&p.dashboard, f.ListenDashboard, "--listen-dashboard")
 	if f.simulated() {
@@ -87,8 +89,8 @@ type stack struct {
 	ports     ports
 	log       *slog.Logger
 	data      string
-	gateway   *gateway.Gateway
-	monitor   late // Prometheus
+	gateway   *gateway.Gateway // nil: others run already
+	monitor   late             // Prometheus
 	page      http.Handler
 	backends  []string        // URLs
 	simulator *vllmsim.Server // nil: nothing is simulated
@@ -109,9 +111,10 @@ func newStack(f flags, p ports, log *slog.Logger) (*stack, error) {
 	if err := claim(s.data, f.simulated()); err != nil {
 		return nil, s.dataError(err)
 	}
-	s.gateway, err = gateway.New(f.config(s.backends, log))
-	if err != nil {
-		return nil, err
+	if p.gateway != nil {
+		if s.gateway, err = gateway.New(f.config(s.backends, log)); err != nil {
+			return nil, err
+		}
 	}
 	if f.simulated() {
 		if s.simulator, err = vllmsim.New(vllmsim.Config{}); err != nil {
@@ -172,6 +175,13 @@ func (s *stack) jobs() ([]monitor.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	gateways, err := urls("gateway", s.flags.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	if s.ports.gateway != nil {
+		gateways = append(gateways, local(s.ports.gateway))
+	}
 	gpus, err := urls("gpu-exporter", s.flags.GPUExporter)
 	if err != nil {
 		return nil, err
@@ -180,7 +190,7 @@ func (s *stack) jobs() ([]monitor.Job, error) {
 		gpus = append(gpus, local(s.ports.gpu))
 	}
 	return []monitor.Job{
-		{Name: "vllm-gateway", Targets: []*url.URL{local(s.ports.gateway)}},
+		{Name: "vllm-gateway", Targets: gateways},
 		{Name: "vllm", Targets: vllm},
 		{Name: "gpu-exporter", Targets: gpus},
 		{Name: "prometheus", Targets: []*url.URL{local(s.ports.prometheus)}},
@@ -234,15 +244,17 @@ func (s *stack) run(ctx context.Context, out io.Writer) error {
 			}
 		})
 	}
-	var handler http.Handler = s.gateway
-	if s.demo != nil {
-		handler = s.demo.wrap(handler)
-		front.Go(func() { s.demo.run(ctx) })
+	if s.gateway != nil {
+		var handler http.Handler = s.gateway
+		if s.demo != nil {
+			handler = s.demo.wrap(handler)
+			front.Go(func() { s.demo.run(ctx) })
+		}
+		part(&front, ctx, s.ports.gateway, daemon.Server{
+			Name: "vllm-gateway", Handler: handler, Log: s.log,
+			Leave: s.gateway.Leave, DrainTimeout: s.flags.DrainTimeout, Drain: s.gateway.Drain, About: []any{"backends", s.backends},
+		})
 	}
-	part(&front, ctx, s.ports.gateway, daemon.Server{
-		Name: "vllm-gateway", Handler: handler, Log: s.log,
-		Leave: s.gateway.Leave, DrainTimeout: s.flags.DrainTimeout, Drain: s.gateway.Drain, About: []any{"backends", s.backends},
-	})
 	behind := func(name string, l net.Listener, h http.Handler) {
 		part(&back, rest, l, daemon.Server{Name: name, Handler: h, ReadTimeout: time.Minute, Log: quiet(s.log)})
 	}
