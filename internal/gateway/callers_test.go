@@ -405,3 +405,36 @@ func TestCallerSeriesAreBounded(t *testing.T) {
 		t.Errorf("labels are %q and %q", a, b)
 	}
 }
+
+// What vLLM may read otherwise than the gateway does is no way round a caller's models,
+// nor round its limits.
+func TestDoubtfulBodies(t *testing.T) {
+	only := keyed(func(_ *Config, alice, _ *Caller) { alice.Models = []string{"tiny"} })
+	inBubbleWith(t, only, func(r *rig) {
+		form := func(head string) string {
+			return "--xx\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ntiny\r\n--xx\r\n" + head + "\r\n\r\nlarge\r\n--xx--\r\n"
+		}
+		const audio, kind = "/v1/audio/transcriptions", "multipart/form-data; boundary=xx"
+		for _, tt := range []struct {
+			key, path, kind, body string
+			code                  int
+		}{
+			{aliceKey, audio, kind, form(`Content-Disposition: form-data; name="prompt"`), 200},
+			{aliceKey, audio, kind, form(`Content-Disposition: form-data; name="model"`), 403},
+			{aliceKey, audio, kind, form(`Content-Disposition: x; name="model"`), 400},
+			{aliceKey, audio, kind, form("Content-Disposition: form-data; name=\"x\"\r\nContent-Disposition: form-data; name=\"model\""), 400},
+			{bobKey, audio, kind, form(`Content-Disposition: x; name="prompt"`), 200},
+			{bobKey, "/v1/chat/completions", "application/json", "\xef\xbb\xbf" + `{"model":"tiny","stream":true}`, 400},
+			{bobKey, "/v1/chat/completions", "application/json", "{\x00}\x00", 400},
+		} {
+			if resp, body := r.mustPost(tt.path, tt.body, append(as(tt.key), "Content-Type", tt.kind)...); resp.StatusCode != tt.code {
+				t.Errorf("%q: %d %s; want %d", tt.body, resp.StatusCode, body, tt.code)
+			}
+		}
+	}, hello)
+	inBubble(t, func(r *rig) { // without keys it is vLLM's part
+		if resp, _ := r.mustPost("/v1/chat/completions", "\xef\xbb\xbf{}"); resp.StatusCode != 200 {
+			t.Errorf("answered %d", resp.StatusCode)
+		}
+	}, hello)
+}

@@ -236,6 +236,9 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 		rec.name(named)
 		return nil, &modelForbidden{named}
 	}
+	if asked.Doubtful && rec.caller != nil && (rec.caller.restricted() || !isForm(r.Header.Get("Content-Type"))) {
+		return nil, errDoubtful
+	}
 	model := g.resolve(rec.conf, named)
 	if model != named {
 		if asked, err = c.rename(model, asked, r.Header.Get("Content-Type")); err != nil {

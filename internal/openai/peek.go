@@ -20,6 +20,10 @@ type Request struct {
 	// Previous is the id of the answer that the request goes on from, of
 	// responses: previous_response_id. It is as the client wrote it.
 	Previous string
+	// Doubtful is set where vLLM may read another thing in the body than what stands
+	// here: in JSON that is not UTF-8, or begins with a byte order mark; in a form that
+	// is not written as forms are.
+	Doubtful bool
 
 	body    []byte             // nil of a form
 	object  bool               // the body is a JSON object, not a form
@@ -39,6 +43,9 @@ var reads = [...]string{"instructions", "system", "prompt", "messages", "input"}
 // names nothing: saying what is wrong with it is vLLM's part. Where a name is
 // repeated the last one holds, as in Python's json, which vLLM uses.
 func Peek(body []byte) Request {
+	if isForeign(body) {
+		return Request{body: body, Doubtful: true}
+	}
 	r := Request{body: body}
 	o, ok := openObject(body)
 	for ok {
@@ -164,12 +171,25 @@ func (r Request) WithModel(body []byte, model string) []byte {
 	return splice(body, r.model.start, r.model.end, string(name))
 }
 
-// maxParts bounds the work of PeekForm; forms of this API have a dozen fields.
+// maxParts bounds the work of PeekForm where a form is doubtful; forms of this API have
+// a dozen fields.
 const maxParts = 100
 
 // PeekForm looks into a multipart body, which is what the audio paths take.
 func PeekForm(body []byte, contentType string) Request {
 	var r Request
+	take := func(name, value string) {
+		switch name {
+		case "model":
+			r.Model = value
+		case "stream":
+			r.Stream = saysYes(value)
+		}
+	}
+	if plainForm(body, contentType, take) {
+		return r
+	}
+	r = Request{Doubtful: true}
 	_, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		return r
@@ -183,16 +203,11 @@ func PeekForm(body []byte, contentType string) Request {
 		if part.FileName() != "" {
 			continue
 		}
-		value, err := io.ReadAll(io.LimitReader(part, 1<<10))
+		value, err := io.ReadAll(io.LimitReader(part, maxField))
 		if err != nil {
 			return r
 		}
-		switch part.FormName() {
-		case "model":
-			r.Model = string(value)
-		case "stream":
-			r.Stream = saysYes(string(value))
-		}
+		take(part.FormName(), string(value))
 	}
 	return r
 }
