@@ -438,3 +438,33 @@ func TestDoubtfulBodies(t *testing.T) {
 		}
 	}, hello)
 }
+
+// Nobody needs a key for a preflight, so nothing of it but its headers goes on, and it
+// asks for nothing.
+func TestPreflightWithoutKey(t *testing.T) {
+	inBubbleWith(t, keyed(func(c *Config, _, _ *Caller) { c.Aliases = map[string]string{"best": "tiny"} }), func(r *rig) {
+		for path, body := range map[string]string{
+			"/v1/chat/completions?model=tiny": `{"model":"tiny","messages":[{"role":"user","content":"hi"}]}`,
+			"/v1/completions":                 `{"model":"nothere"}`, // whose refusal would list all models
+			"/v1/responses":                   strings.Repeat(" ", 1<<17),
+			"/v1/responses/resp_1":            "",
+		} {
+			lists := r.backends[0].lists()
+			req, _ := http.NewRequestWithContext(r.t.Context(), "OPTIONS", gatewayURL+path, strings.NewReader(body))
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("X-Asked", "yes")
+			resp, answer := r.whole(r.client.Do(req))
+			if resp.StatusCode != 200 {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, answer)
+			}
+			got := r.backends[0].requests()
+			last := got[len(got)-1]
+			if last.method != "OPTIONS" || last.body != "" || strings.Contains(last.uri, "?") || last.header.Get("X-Asked") != "yes" {
+				t.Errorf("%s: the backend got %+v", path, last)
+			}
+			if n := r.backends[0].lists() - lists; n != 0 {
+				t.Errorf("%s: models were asked for %d times", path, n)
+			}
+		}
+	}, hello, hello)
+}
