@@ -318,3 +318,20 @@ func TestReloadUnderStreams(t *testing.T) {
 		}
 	}, stream)
 }
+
+// A backend that two places have named stays when one of them is taken out.
+func TestReloadOneOfTwoNames(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.vllm("10.0.0.1:8000", named("one"))
+		r.dns.set("vllm.test.", "10.0.0.1")
+		for _, backends := range [][]string{
+			{"http://10.0.0.1:8000", "dns+http://vllm.test.:8000"},
+			{"dns+http://vllm.test.:8000"},
+		} {
+			r.reload(func(c *Config) { c.Backends = backends })
+			if resp, body := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); resp.StatusCode != 200 || body != "one" {
+				t.Errorf("%v: %d %s", backends, resp.StatusCode, body)
+			}
+		}
+	}, hello)
+}
