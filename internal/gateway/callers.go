@@ -38,7 +38,7 @@ type holder struct {
 func start(h secret.Hash) uint64 { return binary.NativeEndian.Uint64(h[:]) }
 
 // newCallers gives nil where there are none. What those of before have running counts
-// on.
+// on, and so does what is about to: a request may have begun and not be counted yet.
 func newCallers(list []Caller, before *settings) *callers {
 	if len(list) == 0 {
 		return nil
@@ -46,9 +46,7 @@ func newCallers(list []Caller, before *settings) *callers {
 	running := map[string]*atomic.Int64{}
 	if before != nil && before.callers != nil {
 		for _, c := range before.callers.list {
-			if c.running.Load() > 0 {
-				running[c.Name] = c.running
-			}
+			running[c.Name] = c.running
 		}
 	}
 	all := &callers{list: make([]caller, len(list)), of: make(map[uint64][]holder, len(list))}

@@ -335,3 +335,19 @@ func TestReloadOneOfTwoNames(t *testing.T) {
 		}
 	}, hello)
 }
+
+// A request that began just before a reload, and is counted just behind it, is one of
+// those that its caller has running.
+func TestReloadKeepsCounting(t *testing.T) {
+	var cfg Config
+	keyed()(&cfg)
+	before := &settings{callers: newCallers(cfg.Callers, nil)}
+	now := newCallers(cfg.Callers, before)
+	before.callers.find(aliceKey).running.Add(1)
+	if n := now.find(aliceKey).running.Load(); n != 1 {
+		t.Errorf("alice has %d running; want 1", n)
+	}
+	if n := now.find(bobKey).running.Load(); n != 0 {
+		t.Errorf("bob has %d running; want 0", n)
+	}
+}
