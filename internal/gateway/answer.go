@@ -196,7 +196,7 @@ func (a *answer) writeHead(w *writer) {
 	}
 	h := w.Header()
 	for name, values := range a.header {
-		if name != "X-Request-Id" && !(a.rec.granted && isRateHeader(name)) {
+		if name != "X-Request-Id" && !(a.rec.granted != nil && isRateHeader(name)) {
 			h[name] = values
 		}
 	}

@@ -29,7 +29,7 @@ type record struct {
 	entered bool    // it has a place of the caller's
 	guess   guess   // what it may cost
 	grant   limits.Grant
-	granted bool
+	granted *limiter // where that is counted; nil: nowhere
 
 	model    string // as the client named it
 	label    string // the same, if a backend lists it; never a client's invention

@@ -7,17 +7,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 )
 
 // settings are a Config that holds, and what is made of it. A request keeps those
 // that it has begun with.
 type settings struct {
 	Config
-	callers *callers       // nil: there are no keys, and everybody may come
-	limiter limits.Limiter // nil likewise
-	single  bool           // there is one backend, and will be no other
+	callers *callers // nil: there are no keys, and everybody may come
+	limiter *limiter // nil likewise
+	single  bool     // there is one backend, and will be no other
 }
 
 var (
@@ -98,6 +96,9 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 	found := g.lookup(before != nil, len(gone) > 0)
 	g.bodies.max.Store(cfg.BodyMemory)
 	g.conf.Store(now)
+	if before != nil && before.limiter != nil && before.limiter != now.limiter {
+		before.limiter.retire()
+	}
 	p := &g.pool
 	p.mu.Lock()
 	p.configure(cfg)

@@ -55,7 +55,11 @@ func (g *Gateway) reserve(ctx context.Context, rec *record, asked openai.Request
 	if who.Limits == (limits.Limits{}) {
 		return nil
 	}
-	grant, err := rec.conf.limiter.Take(ctx, who.Name, who.Limits, rec.guess.most(who.Limits))
+	limiter := g.limiter()
+	grant, err := limiter.Take(ctx, who.Name, who.Limits, rec.guess.most(who.Limits))
+	if err != nil || grant.Over != "" {
+		limiter.done()
+	}
 	if errors.Is(err, limits.ErrUnavailable) {
 		g.metrics.limitsUnavailable.Inc()
 		if rec.conf.FailOpen {
@@ -70,7 +74,7 @@ func (g *Gateway) reserve(ctx context.Context, rec *record, asked openai.Request
 	if grant.Over != "" {
 		return overdrawn(grant, rec.guess)
 	}
-	rec.grant, rec.granted = grant, true
+	rec.grant, rec.granted = grant, limiter
 	return nil
 }
 
@@ -267,7 +271,7 @@ func (g *Gateway) account(rec *record) {
 	if rec.outcome == ok {
 		g.habits.learn(rec.label, rec.guess, rec.usage)
 	}
-	if !rec.granted {
+	if rec.granted == nil {
 		return
 	}
 	used, _ := rec.cost()
@@ -275,7 +279,8 @@ func (g *Gateway) account(rec *record) {
 	g.settling.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 		defer cancel()
-		if err := rec.conf.limiter.Settle(ctx, who.Name, rec.grant, used); err != nil {
+		defer rec.granted.done()
+		if err := rec.granted.Settle(ctx, who.Name, rec.grant, used); err != nil {
 			g.log.Debug("reservation stands as it is", "id", rec.id, "error", err)
 		}
 	})
@@ -283,7 +288,7 @@ func (g *Gateway) account(rec *record) {
 
 // limiterOf gives what counts for callers: the one that has counted until now, if it
 // is the same.
-func (g *Gateway) limiterOf(cfg Config, before *settings) (limits.Limiter, error) {
+func (g *Gateway) limiterOf(cfg Config, before *settings) (*limiter, error) {
 	switch o := cfg.SharedLimits; {
 	case len(cfg.Callers) == 0:
 		return nil, nil
@@ -291,13 +296,20 @@ func (g *Gateway) limiterOf(cfg Config, before *settings) (limits.Limiter, error
 		if g.local == nil {
 			g.local = limits.NewLocal()
 		}
-		return g.local, nil
+		if before != nil && before.limiter != nil && before.limiter.Limiter == g.local {
+			return before.limiter, nil
+		}
+		return &limiter{Limiter: g.local}, nil
 	case before != nil && before.SharedLimits != nil && before.limiter != nil && sameRedis(*before.SharedLimits, *o):
 		return before.limiter, nil
 	default:
 		shared := *o
 		shared.Log = g.log
-		return limits.NewShared(shared)
+		counts, err := limits.NewShared(shared)
+		if err != nil {
+			return nil, err
+		}
+		return &limiter{Limiter: counts}, nil
 	}
 }
 
