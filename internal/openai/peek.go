@@ -20,6 +20,9 @@ type Request struct {
 	// Previous is the id of the answer that the request goes on from, of
 	// responses: previous_response_id. It is as the client wrote it.
 	Previous string
+	// Background is set where the body asks for an answer that is made when the request
+	// is over, of responses.
+	Background bool
 	// Doubtful is set where vLLM may read another thing in the body than what stands
 	// here: in JSON that is not UTF-8, or begins with a byte order mark; in a form that
 	// is not written as forms are.
@@ -58,6 +61,8 @@ func Peek(body []byte) Request {
 			r.Model, r.model = text(m.value), m
 		case "stream":
 			r.Stream = isTrue(m.value)
+		case "background":
+			r.Background = isTrue(m.value)
 		case "stream_options":
 			r.options = m
 		case "previous_response_id":
