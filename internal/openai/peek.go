@@ -260,12 +260,14 @@ func fieldName(head []byte) string {
 	return ""
 }
 
-// AskForUsage gives the body with stream_options.include_usage set to true and
-// every other byte as it was. ok is false, and the body the same, where there
+// AskForUsage gives the body with stream_options.include_usage set to true (and
+// continuous_usage_stats to false, where it did nothing and would now) and every
+// other byte as it was. ok is false, and the body the same, where there
 // is nothing to ask: the request is no stream, or a form, or it asks by itself, or it sets
 // stream_options in a way that would give the client more than the one extra
-// chunk which [Stream.Read] recognises (continuous_usage_stats), or in a way
-// that is for vLLM to refuse.
+// chunk which [Stream.Read] recognises (continuous_usage_stats without a word of
+// include_usage: what that means depends on the version), or in a way that is for vLLM
+// to refuse.
 //
 // body must be the bytes that r was peeked from.
 func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
@@ -283,7 +285,7 @@ func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
 	if !isObject {
 		return body, false
 	}
-	var include member
+	var include, continuous member
 	empty := true
 	for {
 		m, more := o.next()
@@ -295,20 +297,27 @@ func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
 		case "include_usage":
 			include = m
 		case "continuous_usage_stats":
-			if !isFalse(m.value) && !isNull(m.value) {
-				return body, false
-			}
+			continuous = m
 		}
 	}
 	at := r.options.start
-	switch {
-	case !o.whole:
+	refused := include.end > 0 && (isFalse(include.value) || isNull(include.value))
+	switch more := continuous.end > 0 && !isFalse(continuous.value) && !isNull(continuous.value); {
+	case !o.whole, more && !(refused && isTrue(continuous.value)):
 		return body, false
+	case more: // which does nothing without the other; and is not to, with it
+		first, second := include, continuous
+		if first.start > second.start {
+			first, second = second, first
+		}
+		with := map[int]string{include.start: "true", continuous.start: "false"}
+		body = splice(body, at+second.start, at+second.end, with[second.start])
+		return splice(body, at+first.start, at+first.end, with[first.start]), true
 	case empty:
 		return splice(body, at+1, at+1, `"include_usage":true`), true
 	case include.end == 0:
 		return splice(body, at+1, at+1, `"include_usage":true,`), true
-	case isFalse(include.value), isNull(include.value):
+	case refused:
 		return splice(body, at+include.start, at+include.end, `true`), true
 	}
 	return body, false
