@@ -68,6 +68,9 @@ func newCallers(list []Caller, before *settings) *callers {
 
 // find gives the caller whose key it is, or nil.
 func (all *callers) find(key string) *caller {
+	if key == "" {
+		return nil
+	}
 	h := secret.HashOf(key)
 	for _, holder := range all.of[start(h)] {
 		if holder.hash.Is(h) {
