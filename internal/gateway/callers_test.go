@@ -334,6 +334,22 @@ func TestBackendKeys(t *testing.T) {
 	}, guarded, hello)
 }
 
+// That it is the backends' key which is refused holds for lists of models too, and where
+// there are no callers.
+func TestBackendKeyOfModels(t *testing.T) {
+	own := func(c *Config) {
+		c.BackendKeys = map[string]secret.Text{c.Backends[0]: secret.New("vg-own"), c.Backends[1]: secret.New("vg-own")}
+	}
+	inBubbleWith(t, own, func(r *rig) {
+		for _, b := range r.backends {
+			b.set(func(b *fakeVLLM) { b.mute = true })
+		}
+		if resp, body := r.mustGet("/v1/models"); resp.StatusCode != 502 || !strings.Contains(body, "refused the gateway") {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+	}, hello, hello)
+}
+
 // The list of models is asked for with the backend's key.
 func TestBackendKeyOfProbes(t *testing.T) {
 	inBubbleWith(t, func(c *Config) { c.Backends = []string{"http://locked:8000"} }, func(r *rig) {
