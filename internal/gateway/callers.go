@@ -113,7 +113,7 @@ func (g *Gateway) identify(rec *record, r *http.Request) error {
 		return errNoKey
 	}
 	rec.caller, rec.key = c, key
-	if strings.Contains(r.URL.RawQuery, key) {
+	if strings.Contains(r.URL.RawQuery, key) || strings.Contains(r.URL.EscapedPath(), key) {
 		return errKeyInURL
 	}
 	return nil
@@ -206,6 +206,21 @@ func (rec *record) hide(model string) string {
 		return model
 	}
 	return strings.ReplaceAll(model, rec.key, secret.New(rec.key).String())
+}
+
+// hide takes keys out of the beginning of a path, which is all that is logged: some
+// put theirs there, as other services have it.
+func (all *callers) hide(path string) string {
+	if all == nil {
+		return path
+	}
+	parts := strings.Split(path[:min(len(path), 512)], "/")
+	for i, part := range parts {
+		if all.find(part) != nil {
+			parts[i] = secret.New(part).String()
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 // restricted reports whether a caller may use some models only.

@@ -97,7 +97,7 @@ func TestKeysStayHere(t *testing.T) {
 			as("vg-WRONG-OPENSESAME"),
 		} {
 			for _, body := range []string{`{"model":"tiny"}`, `{"model":"` + aliceKey + `"}`, `{`, ``} {
-				for _, path := range []string{"/v1/chat/completions", "/v1/chat/completions?k=" + aliceKey, "/v1/responses", "/nowhere"} {
+				for _, path := range []string{"/v1/chat/completions", "/v1/chat/completions?k=" + aliceKey, "/v1/responses", "/nowhere", "/" + aliceKey + "/v1/chat/completions", "/v1/responses/" + aliceKey + "/cancel"} {
 					resp, got := r.mustPost(path, body, header...)
 					if !strings.Contains(body, "OPENSESAME") { // what the client itself says of models
 						resp.Header.Write(&answers)

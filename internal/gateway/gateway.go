@@ -120,7 +120,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	rt, ok := find(path)
 	if !ok {
-		g.log.Info("no such path", "method", clip(r.Method), "path", clip(path))
+		g.log.Info("no such path", "method", clip(r.Method), "path", clip(g.conf.Load().callers.hide(path)))
 		openai.NewError(http.StatusNotFound, "This path is not served here.").WriteTo(w)
 		return
 	}
