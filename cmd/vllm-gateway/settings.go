@@ -371,7 +371,11 @@ func (s *settings) check(wrong *faults) {
 		wrong.add("", "--drain-delay and --drain-timeout must not be negative")
 	}
 	for _, a := range []struct{ field, flag, addr string }{{"Listen", "--listen", s.Listen}, {"MetricsListen", "--metrics-listen", s.MetricsListen}} {
-		if _, _, err := net.SplitHostPort(a.addr); err != nil && a.addr != "" {
+		_, port, err := net.SplitHostPort(a.addr)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil && a.addr != "" {
 			wrong.add(a.field, "%s%q is no address to listen on; write host:port, or :port for all interfaces", s.prefix(a.field, a.flag), a.addr)
 		}
 	}

@@ -162,6 +162,7 @@ var cures = []struct {
 	{"did not find expected node content", "a value is missing, or begins with a sign that means something in YAML; put it in quotes", whereItFails},
 	{"found character that cannot start any token", "put a value that begins with @, ` or % in quotes", asItSays},
 	{"found unexpected end of stream", "here or further up a quote is not closed", asItSays},
+	{"found incompatible YAML document", "leave the line with %YAML out", asItSays},
 	{"block sequence entries are not allowed", "begin the list on a line of its own", asItSays},
 }
 

@@ -38,7 +38,7 @@ type holder struct {
 func start(h secret.Hash) uint64 { return binary.NativeEndian.Uint64(h[:]) }
 
 // newCallers gives nil where there are none. What those of before have running counts
-// on.
+// on, and so does what is about to: a request may have begun and not be counted yet.
 func newCallers(list []Caller, before *settings) *callers {
 	if len(list) == 0 {
 		return nil
@@ -46,9 +46,7 @@ func newCallers(list []Caller, before *settings) *callers {
 	running := map[string]*atomic.Int64{}
 	if before != nil && before.callers != nil {
 		for _, c := range before.callers.list {
-			if c.running.Load() > 0 {
-				running[c.Name] = c.running
-			}
+			running[c.Name] = c.running
 		}
 	}
 	all := &callers{list: make([]caller, len(list)), of: make(map[uint64][]holder, len(list))}
@@ -70,6 +68,9 @@ func newCallers(list []Caller, before *settings) *callers {
 
 // find gives the caller whose key it is, or nil.
 func (all *callers) find(key string) *caller {
+	if key == "" {
+		return nil
+	}
 	h := secret.HashOf(key)
 	for _, holder := range all.of[start(h)] {
 		if holder.hash.Is(h) {
@@ -112,7 +113,7 @@ func (g *Gateway) identify(rec *record, r *http.Request) error {
 		return errNoKey
 	}
 	rec.caller, rec.key = c, key
-	if strings.Contains(r.URL.RawQuery, key) {
+	if strings.Contains(r.URL.RawQuery, key) || strings.Contains(r.URL.EscapedPath(), key) {
 		return errKeyInURL
 	}
 	return nil
@@ -205,6 +206,21 @@ func (rec *record) hide(model string) string {
 		return model
 	}
 	return strings.ReplaceAll(model, rec.key, secret.New(rec.key).String())
+}
+
+// hide takes keys out of the beginning of a path, which is all that is logged: some
+// put theirs there, as other services have it.
+func (all *callers) hide(path string) string {
+	if all == nil {
+		return path
+	}
+	parts := strings.Split(path[:min(len(path), 512)], "/")
+	for i, part := range parts {
+		if all.find(part) != nil {
+			parts[i] = secret.New(part).String()
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 // restricted reports whether a caller may use some models only.

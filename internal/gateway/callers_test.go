@@ -97,7 +97,7 @@ func TestKeysStayHere(t *testing.T) {
 			as("vg-WRONG-OPENSESAME"),
 		} {
 			for _, body := range []string{`{"model":"tiny"}`, `{"model":"` + aliceKey + `"}`, `{`, ``} {
-				for _, path := range []string{"/v1/chat/completions", "/v1/chat/completions?k=" + aliceKey, "/v1/responses", "/nowhere"} {
+				for _, path := range []string{"/v1/chat/completions", "/v1/chat/completions?k=" + aliceKey, "/v1/responses", "/nowhere", "/" + aliceKey + "/v1/chat/completions", "/v1/responses/" + aliceKey + "/cancel"} {
 					resp, got := r.mustPost(path, body, header...)
 					if !strings.Contains(body, "OPENSESAME") { // what the client itself says of models
 						resp.Header.Write(&answers)
@@ -334,6 +334,22 @@ func TestBackendKeys(t *testing.T) {
 	}, guarded, hello)
 }
 
+// That it is the backends' key which is refused holds for lists of models too, and where
+// there are no callers.
+func TestBackendKeyOfModels(t *testing.T) {
+	own := func(c *Config) {
+		c.BackendKeys = map[string]secret.Text{c.Backends[0]: secret.New("vg-own"), c.Backends[1]: secret.New("vg-own")}
+	}
+	inBubbleWith(t, own, func(r *rig) {
+		for _, b := range r.backends {
+			b.set(func(b *fakeVLLM) { b.mute = true })
+		}
+		if resp, body := r.mustGet("/v1/models"); resp.StatusCode != 502 || !strings.Contains(body, "refused the gateway") {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+	}, hello, hello)
+}
+
 // The list of models is asked for with the backend's key.
 func TestBackendKeyOfProbes(t *testing.T) {
 	inBubbleWith(t, func(c *Config) { c.Backends = []string{"http://locked:8000"} }, func(r *rig) {
@@ -404,4 +420,67 @@ func TestCallerSeriesAreBounded(t *testing.T) {
 	if a, b := m.callerLabel("x"), m.callerLabel("one more"); a != "x" || b != otherCaller {
 		t.Errorf("labels are %q and %q", a, b)
 	}
+}
+
+// What vLLM may read otherwise than the gateway does is no way round a caller's models,
+// nor round its limits.
+func TestDoubtfulBodies(t *testing.T) {
+	only := keyed(func(_ *Config, alice, _ *Caller) { alice.Models = []string{"tiny"} })
+	inBubbleWith(t, only, func(r *rig) {
+		form := func(head string) string {
+			return "--xx\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ntiny\r\n--xx\r\n" + head + "\r\n\r\nlarge\r\n--xx--\r\n"
+		}
+		const audio, kind = "/v1/audio/transcriptions", "multipart/form-data; boundary=xx"
+		for _, tt := range []struct {
+			key, path, kind, body string
+			code                  int
+		}{
+			{aliceKey, audio, kind, form(`Content-Disposition: form-data; name="prompt"`), 200},
+			{aliceKey, audio, kind, form(`Content-Disposition: form-data; name="model"`), 403},
+			{aliceKey, audio, kind, form(`Content-Disposition: x; name="model"`), 400},
+			{aliceKey, audio, kind, form("Content-Disposition: form-data; name=\"x\"\r\nContent-Disposition: form-data; name=\"model\""), 400},
+			{bobKey, audio, kind, form(`Content-Disposition: x; name="prompt"`), 200},
+			{bobKey, "/v1/chat/completions", "application/json", "\xef\xbb\xbf" + `{"model":"tiny","stream":true}`, 400},
+			{bobKey, "/v1/chat/completions", "application/json", "{\x00}\x00", 400},
+		} {
+			if resp, body := r.mustPost(tt.path, tt.body, append(as(tt.key), "Content-Type", tt.kind)...); resp.StatusCode != tt.code {
+				t.Errorf("%q: %d %s; want %d", tt.body, resp.StatusCode, body, tt.code)
+			}
+		}
+	}, hello)
+	inBubble(t, func(r *rig) { // without keys it is vLLM's part
+		if resp, _ := r.mustPost("/v1/chat/completions", "\xef\xbb\xbf{}"); resp.StatusCode != 200 {
+			t.Errorf("answered %d", resp.StatusCode)
+		}
+	}, hello)
+}
+
+// Nobody needs a key for a preflight, so nothing of it but its headers goes on, and it
+// asks for nothing.
+func TestPreflightWithoutKey(t *testing.T) {
+	inBubbleWith(t, keyed(func(c *Config, _, _ *Caller) { c.Aliases = map[string]string{"best": "tiny"} }), func(r *rig) {
+		for path, body := range map[string]string{
+			"/v1/chat/completions?model=tiny": `{"model":"tiny","messages":[{"role":"user","content":"hi"}]}`,
+			"/v1/completions":                 `{"model":"nothere"}`, // whose refusal would list all models
+			"/v1/responses":                   strings.Repeat(" ", 1<<17),
+			"/v1/responses/resp_1":            "",
+		} {
+			lists := r.backends[0].lists()
+			req, _ := http.NewRequestWithContext(r.t.Context(), "OPTIONS", gatewayURL+path, strings.NewReader(body))
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("X-Asked", "yes")
+			resp, answer := r.whole(r.client.Do(req))
+			if resp.StatusCode != 200 {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, answer)
+			}
+			got := r.backends[0].requests()
+			last := got[len(got)-1]
+			if last.method != "OPTIONS" || last.body != "" || strings.Contains(last.uri, "?") || last.header.Get("X-Asked") != "yes" {
+				t.Errorf("%s: the backend got %+v", path, last)
+			}
+			if n := r.backends[0].lists() - lists; n != 0 {
+				t.Errorf("%s: models were asked for %d times", path, n)
+			}
+		}
+	}, hello, hello)
 }

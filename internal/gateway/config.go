@@ -249,7 +249,7 @@ func (c Config) validateModels(f *faults) {
 }
 
 func (c Config) validateCallers(f *faults) {
-	names, keys := map[string]int{}, map[secret.Hash][2]int{}
+	names, keys, nothing := map[string]int{}, map[secret.Hash][2]int{}, secret.HashOf("")
 	for i, caller := range c.Callers {
 		field := func(rest string) string { return fmt.Sprintf("Callers[%d]%s", i, rest) }
 		if first, twice := names[caller.Name]; twice {
@@ -260,7 +260,13 @@ func (c Config) validateCallers(f *faults) {
 		if len(caller.Keys) == 0 {
 			f.add(field(".Keys"), "caller %q: it has no key", caller.Name)
 		}
+		if caller.Name == anonymous || caller.Name == otherCaller {
+			f.add(field(".Name"), "caller %q: logs and metrics call so who has no key, or no series of its own; choose another name", caller.Name)
+		}
 		for j, k := range caller.Keys {
+			if k == nothing {
+				f.add(field(fmt.Sprintf(".Keys[%d]", j)), "caller %q: this is the hash of nothing, so that whoever has no key would be this caller; make one with vllm-gateway hash-key", caller.Name)
+			}
 			if first, twice := keys[k]; twice {
 				f.clash(field(fmt.Sprintf(".Keys[%d]", j)), fmt.Sprintf("Callers[%d].Keys[%d]", first[0], first[1]), "caller %q: the same key stands twice; a key says who its caller is", caller.Name)
 				continue

@@ -57,6 +57,7 @@ var (
 	errTooLarge   = errors.New("the request body is too large")
 	errSlowBody   = errors.New("the request body did not arrive in time")
 	errBadBody    = errors.New("the request body is broken")
+	errDoubtful   = errors.New("the request body is written in a way that servers read differently; write JSON in UTF-8 without a byte order mark, and forms as browsers do")
 	errBadQuery   = errors.New("the query string is broken")
 	errNoRoom     = errors.New("request bodies take all the memory that they may")
 	errPriority   = errors.New("X-Priority: write high, normal or low")
@@ -137,7 +138,7 @@ func verdict(err error) (how outcome, status int, message string) {
 		return clientError, http.StatusRequestEntityTooLarge, err.Error()
 	case errors.Is(err, errSlowBody):
 		return clientError, http.StatusRequestTimeout, err.Error()
-	case errors.Is(err, errBadBody), errors.Is(err, errBadQuery), errors.Is(err, errPriority), errors.Is(err, errKeyInURL):
+	case errors.Is(err, errBadBody), errors.Is(err, errDoubtful), errors.Is(err, errBadQuery), errors.Is(err, errPriority), errors.Is(err, errKeyInURL):
 		return clientError, http.StatusBadRequest, err.Error()
 	case errors.Is(err, errUpgrade):
 		return clientError, http.StatusUpgradeRequired, err.Error()

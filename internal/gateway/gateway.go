@@ -119,7 +119,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	rt, ok := find(path)
 	if !ok {
-		g.log.Info("no such path", "method", clip(r.Method), "path", clip(path))
+		g.log.Info("no such path", "method", clip(r.Method), "path", clip(g.conf.Load().callers.hide(path)))
 		openai.NewError(http.StatusNotFound, "This path is not served here.").WriteTo(w)
 		return
 	}
@@ -201,8 +201,22 @@ func (g *Gateway) admit(rec *record, r *http.Request) error {
 	return rec.enter()
 }
 
+// preflight makes of a request that needs no key what the backends get: its headers.
+// What else it brings is not read, or it could ask for something.
+func (g *Gateway) preflight(ctx context.Context, rec *record, r *http.Request) *call {
+	rec.body, rec.read = &payload{room: &g.bodies}, time.Now()
+	c := &call{ctx: ctx, method: r.Method, target: rec.route.target(r.URL.EscapedPath()), body: rec.body, header: backendHeader(r, rec.id)}
+	withhold(c.header, "")
+	rec.spans.carry(c.header)
+	c.want = want{caller: callerOf(r), priority: normal, light: true}
+	return c
+}
+
 // call reads the request whole and makes of it what the backends get.
 func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call, error) {
+	if rec.conf.callers != nil && rec.caller == nil {
+		return g.preflight(ctx, rec, r), nil
+	}
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || !wellFormedQuery(r.URL.RawQuery) {
 		return nil, errBadQuery
 	}
@@ -234,6 +248,9 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if !rec.route.free && !rec.caller.mayUse(named, rec.conf) {
 		rec.name(named)
 		return nil, &modelForbidden{named}
+	}
+	if asked.Doubtful && rec.caller != nil && (rec.caller.restricted() || !isForm(r.Header.Get("Content-Type"))) {
+		return nil, errDoubtful
 	}
 	model := g.resolve(rec.conf, named)
 	if model != named {

@@ -35,7 +35,7 @@ func (g *Gateway) serveModels(rec *record, c *call) {
 		rec.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		rec.w.Write(body)
 		rec.outcome = ok
-	case refusal != nil && refusal.status == http.StatusUnauthorized && rec.conf.callers != nil:
+	case refusal != nil && refusal.status == http.StatusUnauthorized && (rec.conf.callers != nil || refusal.keyed):
 		g.refuse(rec, errBackendKey)
 	case refusal != nil:
 		for name, values := range refusal.header {
@@ -54,6 +54,7 @@ type modelList struct {
 	status int
 	header http.Header
 	body   []byte
+	keyed  bool // it was asked with a key of its own
 }
 
 // askModels gives nil where the backend did not answer.
@@ -68,7 +69,7 @@ func (g *Gateway) askModels(c *call, b *backend) *modelList {
 		}
 		var body []byte
 		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxModels)); err == nil {
-			return &modelList{resp.StatusCode, endToEnd(resp.Header), body}
+			return &modelList{resp.StatusCode, endToEnd(resp.Header), body, !b.of.key.Load().IsZero()}
 		}
 	}
 	if c.ctx.Err() == nil {

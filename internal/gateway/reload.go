@@ -93,7 +93,7 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 	}
 	now.single = len(g.places) == 1 && g.places[0].kind == static
 
-	found := g.lookup(before != nil)
+	found := g.lookup(before != nil, len(gone) > 0)
 	g.bodies.max.Store(cfg.BodyMemory)
 	g.conf.Store(now)
 	if before != nil {
@@ -141,13 +141,14 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 
 // lookup gives the backends of each place that can say so at once; and of names in
 // DNS that are new, if it may wait for them: those that serve until now are not to
-// be let go before the others are known.
-func (g *Gateway) lookup(wait bool) map[*place][]endpoint {
+// be let go before the others are known. Where a place has gone it looks at all names
+// again: what had that place for its own may be theirs too.
+func (g *Gateway) lookup(wait, gone bool) map[*place][]endpoint {
 	var mu sync.Mutex
 	found := map[*place][]endpoint{}
 	var looks sync.WaitGroup
 	for _, s := range g.places {
-		if s.kind != static && (s.ctx != nil || !wait) {
+		if s.kind != static && (!wait || s.ctx != nil && !gone) {
 			continue
 		}
 		looks.Go(func() {

@@ -318,3 +318,36 @@ func TestReloadUnderStreams(t *testing.T) {
 		}
 	}, stream)
 }
+
+// A backend that two places have named stays when one of them is taken out.
+func TestReloadOneOfTwoNames(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.vllm("10.0.0.1:8000", named("one"))
+		r.dns.set("vllm.test.", "10.0.0.1")
+		for _, backends := range [][]string{
+			{"http://10.0.0.1:8000", "dns+http://vllm.test.:8000"},
+			{"dns+http://vllm.test.:8000"},
+		} {
+			r.reload(func(c *Config) { c.Backends = backends })
+			if resp, body := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); resp.StatusCode != 200 || body != "one" {
+				t.Errorf("%v: %d %s", backends, resp.StatusCode, body)
+			}
+		}
+	}, hello)
+}
+
+// A request that began just before a reload, and is counted just behind it, is one of
+// those that its caller has running.
+func TestReloadKeepsCounting(t *testing.T) {
+	var cfg Config
+	keyed()(&cfg)
+	before := &settings{callers: newCallers(cfg.Callers, nil)}
+	now := newCallers(cfg.Callers, before)
+	before.callers.find(aliceKey).running.Add(1)
+	if n := now.find(aliceKey).running.Load(); n != 1 {
+		t.Errorf("alice has %d running; want 1", n)
+	}
+	if n := now.find(bobKey).running.Load(); n != 0 {
+		t.Errorf("bob has %d running; want 0", n)
+	}
+}

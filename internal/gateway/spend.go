@@ -133,6 +133,7 @@ type guess struct {
 	prompt     int64
 	completion int64
 	said       bool // the request says how much it generates at most
+	later      bool // it generates when it is over, and nobody tells how much
 }
 
 func (g guess) total() int64 { return g.prompt + g.completion }
@@ -190,6 +191,7 @@ func (h *habits) guess(rec *record, asked openai.Request) guess {
 	habit := h.get(rec.label)
 	e := asked.Estimate(rec.route.dialect)
 	g := guess{Estimate: e, prompt: e.Prompt(habit.bytesPerToken), completion: e.Completion(), said: true}
+	g.later = asked.Background && rec.route.dialect == openai.Responses
 	switch {
 	case g.completion > 0, rec.route.dialect == openai.Other: // which generates nothing
 	case rec.route.dialect == openai.Completions:
@@ -238,6 +240,9 @@ func (rec *record) cost() (tokens int64, estimated bool) {
 	}
 	if !u.HasPrompt {
 		prompt = rec.guess.prompt
+	}
+	if rec.guess.later {
+		completion = max(completion, rec.guess.completion)
 	}
 	return prompt + max(completion, int64(rec.tokenEvents)), true
 }

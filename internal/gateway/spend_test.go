@@ -144,6 +144,23 @@ func TestTokensAreSettled(t *testing.T) {
 	}
 }
 
+// An answer that is made in the background is paid for when it is asked for: it is had
+// for nothing later.
+func TestBackgroundIsCounted(t *testing.T) {
+	queued := answer200("application/json", `{"id":"resp_1","object":"response","status":"queued","output":[],"usage":null}`)
+	for body, want := range map[string]int64{
+		`{"model":"tiny","background":true,"max_output_tokens":500,"input":"12345678"}`: 502,
+		`{"model":"tiny","background":true,"input":"12345678"}`:                         258,
+	} {
+		inBubbleWith(t, limitedTo(limits.Limits{Tokens: 1e6}), func(r *rig) {
+			r.mustPost("/v1/responses", body, as(aliceKey)...)
+			if _, tokens := r.spent(); tokens != want {
+				t.Errorf("%s: %d tokens are counted; want %d", body, tokens, want)
+			}
+		}, queued)
+	}
+}
+
 // Who has no tokens left is told so, and what to do.
 func TestTokenLimit(t *testing.T) {
 	const chat = `{"model":"tiny","max_tokens":%d,"messages":[{"role":"user","content":"hello"}]}`

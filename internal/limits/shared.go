@@ -128,6 +128,7 @@ func (s *Shared) Settle(ctx context.Context, caller string, g Grant, used int64)
 func (s *Shared) Close() error {
 	s.mu.Lock()
 	s.closed = true
+	s.away.Store(&errClosed) // whatever was said of Redis before
 	s.mu.Unlock()
 	s.stop()
 	err := s.client.Load().Close() // what waits for an answer no longer does

@@ -84,3 +84,54 @@ func TestReadError(t *testing.T) {
 		}
 	}
 }
+
+// What vLLM would read otherwise is doubtful: each of the doubtful ones names the model
+// "b" to python-multipart under Starlette 1.10, and "a" to Go's reader or to nobody.
+func TestDoubtfulForms(t *testing.T) {
+	const kind = "multipart/form-data; boundary=xx"
+	field := func(head, value string) string { return "--xx\r\n" + head + "\r\n\r\n" + value + "\r\n" }
+	const model, other = `Content-Disposition: form-data; name="model"`, `Content-Disposition: form-data; name="other"`
+	a, b := field(model, "a"), field(model, "b")
+	file := field("Content-Disposition: form-data; name=\"file\"; filename=\"Ä, é; name=model.wav\"\r\nContent-Type: audio/wav", "\r\n\r\n--x\r\n")
+	for name, tt := range map[string]struct {
+		kind, body string
+		doubtful   bool
+	}{
+		"as browsers do":            {kind, file + a + "--xx--\r\n", false},
+		"without quotes":            {kind + "; charset=UTF-8", field("content-disposition:form-data;name=model", "a") + "--xx--", false},
+		"a boundary in quotes":      {`multipart/form-data; boundary="xx"`, a + "--xx--", false},
+		"the file's name twice":     {kind, field(`Content-Disposition: form-data; name="file"; filename="_.wav"; filename*=UTF-8''%C3%84.wav`, "RIFF") + a + "--xx--", false},
+		"the last one holds":        {kind, b + a + "--xx--", false},
+		"many fields":               {kind, b + strings.Repeat(field(other, "x"), 200) + a + "--xx--", false},
+		"another disposition":       {kind, a + field(`Content-Disposition: x; name="model"`, "b") + "--xx--", true},
+		"a parameter twice":         {kind, a + field(model+"; x=1; x=2", "b") + "--xx--", true},
+		"two dispositions":          {kind, a + field(other+"\r\n"+model, "b") + "--xx--", true},
+		"quotes within quotes":      {kind, a + field(`Content-Disposition: form-data; name="f\\"; foo="; name=model; bar="`, "b") + "--xx--", true},
+		"a delimiter behind a head": {kind, b + "--xx\r\n" + other + "\r\n\r\n" + field(model, "a") + "--xx--", false},
+		"another character set":     {kind + "; charset=cp037", a + field("Content-Disposition: form-data; name=\"\x94\x96\x84\x85\x93\"", "\x82") + "--xx--", true},
+		"a space behind one":        {kind, a + "--xx \r\n" + model + "\r\n\r\nb\r\n--xx--", true},
+		"something before":          {kind, "x\r\n" + a + "--xx--", true},
+		"no head":                   {kind, a + "--xx\r\n\r\nb\r\n--xx--", true},
+		"a head without a name":     {kind, a + field("Content-Type: text/plain", "b") + "--xx--", true},
+		"a folded head":             {kind, field("Content-Disposition: form-data;\r\n name=\"model\"", "a") + "--xx--", true},
+		"cut":                       {kind, a, true},
+		"two boundaries":            {kind + "; boundary=yy", a + "--xx--", true},
+	} {
+		got := PeekForm([]byte(tt.body), tt.kind)
+		if got.Doubtful != tt.doubtful {
+			t.Errorf("%s: doubtful %v", name, got.Doubtful)
+		}
+		want := "a"
+		if name == "a delimiter behind a head" { // is none, to Python: it is the field's text
+			want = "b"
+		}
+		if !tt.doubtful && got.Model != want {
+			t.Errorf("%s: the model is %q; want %q", name, got.Model, want)
+		}
+	}
+	for body, want := range map[string]bool{`{"model":"a"}`: false, "\xef\xbb\xbf{}": true, "\xff\xfe{\x00}\x00": true, "\xfe\xff\x00{\x00}": true, "{\x00}\x00": true, "\x00{\x00}": true, "": false, "{": false} {
+		if got := Peek([]byte(body)).Doubtful; got != want {
+			t.Errorf("%q: doubtful %v", body, got)
+		}
+	}
+}

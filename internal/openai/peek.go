@@ -20,6 +20,13 @@ type Request struct {
 	// Previous is the id of the answer that the request goes on from, of
 	// responses: previous_response_id. It is as the client wrote it.
 	Previous string
+	// Background is set where the body asks for an answer that is made when the request
+	// is over, of responses.
+	Background bool
+	// Doubtful is set where vLLM may read another thing in the body than what stands
+	// here: in JSON that is not UTF-8, or begins with a byte order mark; in a form that
+	// is not written as forms are.
+	Doubtful bool
 
 	body    []byte             // nil of a form
 	object  bool               // the body is a JSON object, not a form
@@ -39,6 +46,9 @@ var reads = [...]string{"instructions", "system", "prompt", "messages", "input"}
 // names nothing: saying what is wrong with it is vLLM's part. Where a name is
 // repeated the last one holds, as in Python's json, which vLLM uses.
 func Peek(body []byte) Request {
+	if isForeign(body) {
+		return Request{body: body, Doubtful: true}
+	}
 	r := Request{body: body}
 	o, ok := openObject(body)
 	for ok {
@@ -51,6 +61,8 @@ func Peek(body []byte) Request {
 			r.Model, r.model = text(m.value), m
 		case "stream":
 			r.Stream = isTrue(m.value)
+		case "background":
+			r.Background = isTrue(m.value)
 		case "stream_options":
 			r.options = m
 		case "previous_response_id":
@@ -164,12 +176,25 @@ func (r Request) WithModel(body []byte, model string) []byte {
 	return splice(body, r.model.start, r.model.end, string(name))
 }
 
-// maxParts bounds the work of PeekForm; forms of this API have a dozen fields.
+// maxParts bounds the work of PeekForm where a form is doubtful; forms of this API have
+// a dozen fields.
 const maxParts = 100
 
 // PeekForm looks into a multipart body, which is what the audio paths take.
 func PeekForm(body []byte, contentType string) Request {
 	var r Request
+	take := func(name, value string) {
+		switch name {
+		case "model":
+			r.Model = value
+		case "stream":
+			r.Stream = saysYes(value)
+		}
+	}
+	if plainForm(body, contentType, take) {
+		return r
+	}
+	r = Request{Doubtful: true}
 	_, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		return r
@@ -183,16 +208,11 @@ func PeekForm(body []byte, contentType string) Request {
 		if part.FileName() != "" {
 			continue
 		}
-		value, err := io.ReadAll(io.LimitReader(part, 1<<10))
+		value, err := io.ReadAll(io.LimitReader(part, maxField))
 		if err != nil {
 			return r
 		}
-		switch part.FormName() {
-		case "model":
-			r.Model = string(value)
-		case "stream":
-			r.Stream = saysYes(string(value))
-		}
+		take(part.FormName(), string(value))
 	}
 	return r
 }
@@ -240,12 +260,14 @@ func fieldName(head []byte) string {
 	return ""
 }
 
-// AskForUsage gives the body with stream_options.include_usage set to true and
-// every other byte as it was. ok is false, and the body the same, where there
+// AskForUsage gives the body with stream_options.include_usage set to true (and
+// continuous_usage_stats to false, where it did nothing and would now) and every
+// other byte as it was. ok is false, and the body the same, where there
 // is nothing to ask: the request is no stream, or a form, or it asks by itself, or it sets
 // stream_options in a way that would give the client more than the one extra
-// chunk which [Stream.Read] recognises (continuous_usage_stats), or in a way
-// that is for vLLM to refuse.
+// chunk which [Stream.Read] recognises (continuous_usage_stats without a word of
+// include_usage: what that means depends on the version), or in a way that is for vLLM
+// to refuse.
 //
 // body must be the bytes that r was peeked from.
 func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
@@ -263,7 +285,7 @@ func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
 	if !isObject {
 		return body, false
 	}
-	var include member
+	var include, continuous member
 	empty := true
 	for {
 		m, more := o.next()
@@ -275,20 +297,27 @@ func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
 		case "include_usage":
 			include = m
 		case "continuous_usage_stats":
-			if !isFalse(m.value) && !isNull(m.value) {
-				return body, false
-			}
+			continuous = m
 		}
 	}
 	at := r.options.start
-	switch {
-	case !o.whole:
+	refused := include.end > 0 && (isFalse(include.value) || isNull(include.value))
+	switch more := continuous.end > 0 && !isFalse(continuous.value) && !isNull(continuous.value); {
+	case !o.whole, more && !(refused && isTrue(continuous.value)):
 		return body, false
+	case more: // which does nothing without the other; and is not to, with it
+		first, second := include, continuous
+		if first.start > second.start {
+			first, second = second, first
+		}
+		with := map[int]string{include.start: "true", continuous.start: "false"}
+		body = splice(body, at+second.start, at+second.end, with[second.start])
+		return splice(body, at+first.start, at+first.end, with[first.start]), true
 	case empty:
 		return splice(body, at+1, at+1, `"include_usage":true`), true
 	case include.end == 0:
 		return splice(body, at+1, at+1, `"include_usage":true,`), true
-	case isFalse(include.value), isNull(include.value):
+	case refused:
 		return splice(body, at+include.start, at+include.end, `true`), true
 	}
 	return body, false
