@@ -33,6 +33,7 @@ type callers struct {
 type holder struct {
 	hash   secret.Hash
 	caller *caller
+	number int // of the caller's keys, from 1
 }
 
 func start(h secret.Hash) uint64 { return binary.NativeEndian.Uint64(h[:]) }
@@ -59,25 +60,25 @@ func newCallers(list []Caller, before *settings) *callers {
 		if c.running == nil {
 			c.running = new(atomic.Int64)
 		}
-		for _, h := range c.Keys {
-			all.of[start(h)] = append(all.of[start(h)], holder{h, c})
+		for j, h := range c.Keys {
+			all.of[start(h)] = append(all.of[start(h)], holder{h, c, j + 1})
 		}
 	}
 	return all
 }
 
-// find gives the caller whose key it is, or nil.
-func (all *callers) find(key string) *caller {
+// find gives the caller whose key it is, or nil; and which of its keys.
+func (all *callers) find(key string) (c *caller, number int) {
 	if key == "" {
-		return nil
+		return nil, 0
 	}
 	h := secret.HashOf(key)
 	for _, holder := range all.of[start(h)] {
 		if holder.hash.Is(h) {
-			return holder.caller
+			return holder.caller, holder.number
 		}
 	}
-	return nil
+	return nil, 0
 }
 
 // presentedKey gives the key that a request has: as OpenAI's clients send it, or as
@@ -108,11 +109,11 @@ func (g *Gateway) identify(rec *record, r *http.Request) error {
 		return nil
 	}
 	key := presentedKey(r.Header)
-	c := rec.conf.callers.find(key)
+	c, number := rec.conf.callers.find(key)
 	if c == nil {
 		return errNoKey
 	}
-	rec.caller, rec.key = c, key
+	rec.caller, rec.key, rec.keyNumber = c, key, number
 	if strings.Contains(r.URL.RawQuery, key) || strings.Contains(r.URL.EscapedPath(), key) {
 		return errKeyInURL
 	}
@@ -216,7 +217,7 @@ func (all *callers) hide(path string) string {
 	}
 	parts := strings.Split(path[:min(len(path), 512)], "/")
 	for i, part := range parts {
-		if all.find(part) != nil {
+		if c, _ := all.find(part); c != nil {
 			parts[i] = secret.New(part).String()
 		}
 	}

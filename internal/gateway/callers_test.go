@@ -60,9 +60,14 @@ func TestKeys(t *testing.T) {
 			if resp.StatusCode != tt.code {
 				t.Errorf("%s: %d %s; want %d", tt.name, resp.StatusCode, body, tt.code)
 			}
-			if tt.code == 401 && (resp.Header.Get("WWW-Authenticate") != "Bearer" || body != `{"error":{"message":"A valid API key is needed, as \"Authorization: Bearer\".","type":"AuthenticationError","param":null,"code":401}}`) {
+			if tt.code == 401 && (resp.Header.Get("WWW-Authenticate") != "Bearer" || body != `{"error":{"message":"A valid API key is needed, as \"Authorization: Bearer …\" or \"x-api-key: …\".","type":"AuthenticationError","param":null,"code":401}}`) {
 				t.Errorf("%s: %v %s", tt.name, resp.Header, body)
 			}
+		}
+		// Of a caller with two keys the log says which it was, so that the old one can go
+		// when it is used no more.
+		if log := r.logged(); strings.Count(log, `"key":1`) != 1 || strings.Count(log, `"key":2`) != 4 {
+			t.Errorf("the log says of the keys of alice: %s", log)
 		}
 		r.want(10, "gateway_unauthorized_requests_total")
 		r.want(5, "gateway_caller_requests_total", "caller", "alice") // one had its key in the URL

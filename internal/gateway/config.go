@@ -297,7 +297,7 @@ func (c Config) validateCallers(f *faults) {
 		f.add("SharedLimits", "limits are shared, and nobody has a key by which they would be counted; add keys")
 	}
 	if err := c.SharedLimits.Validate(); err != nil {
-		f.add("SharedLimits.URL", "shared limits: %w", err)
+		f.add("SharedLimits.URL", "%w", err)
 	}
 }
 

@@ -169,8 +169,8 @@ func TestAddressesChangeHands(t *testing.T) {
 				t.Errorf("%s is called %s; want %s", b.name, b.host, want)
 			}
 		}
-		if len(r.g.pool.backends) != 2 {
-			t.Errorf("%d backends are kept", len(r.g.pool.backends))
+		if n := r.kept(); n != 2 {
+			t.Errorf("%d backends are kept", n)
 		}
 		r.mustPost("/v1/chat/completions", ask)
 		r.want(1, "gateway_requests_total", "outcome", "ok")
@@ -204,9 +204,7 @@ func TestSeriesOfGoneBackends(t *testing.T) {
 				series++
 			}
 		}
-		r.g.pool.mu.Lock()
-		kept := len(r.g.pool.backends)
-		r.g.pool.mu.Unlock()
+		kept := r.kept()
 		if series > 0 || kept > 12 {
 			t.Errorf("%d series of one that is long gone, %d backends kept", series, kept)
 		}
@@ -219,6 +217,13 @@ func TestSeriesOfGoneBackends(t *testing.T) {
 		}
 		r.want(2, "gateway_request_duration_seconds_count", "backend", "10.0.0.28:8000")
 	})
+}
+
+// kept counts the backends that are remembered, those that have gone too.
+func (r *rig) kept() int {
+	r.g.pool.mu.Lock()
+	defer r.g.pool.mu.Unlock()
+	return len(r.g.pool.backends)
 }
 
 func (r *rig) scrape() string {

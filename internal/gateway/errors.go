@@ -111,7 +111,7 @@ func verdict(err error) (how outcome, status int, message string) {
 	case errors.As(err, &full):
 		return refused, http.StatusServiceUnavailable, "All model servers are busy, and the wait would be too long. Try again later."
 	case errors.Is(err, errNoKey):
-		return clientError, http.StatusUnauthorized, "A valid API key is needed, as \"Authorization: Bearer\"."
+		return clientError, http.StatusUnauthorized, "A valid API key is needed, as \"Authorization: Bearer …\" or \"x-api-key: …\"."
 	case errors.As(err, new(*modelForbidden)):
 		return clientError, http.StatusForbidden, err.Error()
 	case errors.As(err, new(*limitError)):

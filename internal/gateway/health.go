@@ -67,7 +67,11 @@ func (g *Gateway) probe(ctx context.Context, b *backend) error {
 func (g *Gateway) learnModels(ctx context.Context, b *backend) {
 	body, err := g.get(ctx, b, modelsPath)
 	if err != nil {
-		if ctx.Err() == nil && !b.told.Swap(true) {
+		if ctx.Err() != nil {
+			return
+		}
+		g.doubt(b, "its models cannot be listed: "+err.Error())
+		if !b.told.Swap(true) {
 			g.log.Warn("models not listed; it gets those that no other backend lists", "backend", b.name, "error", err)
 		}
 		return
@@ -111,7 +115,11 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized:
+		return nil, fmt.Errorf("%s answers 401: it wants another key than the gateway has for it, or any", path)
+	default:
 		return nil, fmt.Errorf("%s answers %d", path, resp.StatusCode)
 	}
 	return io.ReadAll(io.LimitReader(resp.Body, maxModels))
@@ -135,9 +143,14 @@ func (g *Gateway) setDown(b *backend, why error) {
 
 // slow leaves the state as it is and says why nothing newer is known.
 func (g *Gateway) slow(b *backend) {
+	g.doubt(b, fmt.Sprintf("no answer to /health within %v", probeTimeout))
+}
+
+// doubt says on /health what is wrong with a backend that may be up all the same.
+func (g *Gateway) doubt(b *backend, trouble string) {
 	g.pool.mu.Lock()
 	defer g.pool.mu.Unlock()
-	b.trouble = fmt.Sprintf("no answer to /health within %v", probeTimeout)
+	b.trouble = trouble
 }
 
 // serveHealth answers /health: 200 while at least one backend is usable.

@@ -24,12 +24,14 @@ type record struct {
 	// http10: the client cannot tell a cut body from a whole one by its framing.
 	http10 bool
 
-	caller  *caller // nil: nobody in particular
-	key     string  // the caller's
-	entered bool    // it has a place of the caller's
-	guess   guess   // what it may cost
-	grant   limits.Grant
-	granted bool
+	caller *caller // nil: nobody in particular
+	key    string  // the caller's
+	// keyNumber is which of the caller's keys that is, from 1.
+	keyNumber int
+	entered   bool  // it has a place of the caller's
+	guess     guess // what it may cost
+	grant     limits.Grant
+	granted   bool
 
 	model    string // as the client named it
 	label    string // the same, if a backend lists it; never a client's invention
@@ -225,6 +227,9 @@ func (rec *record) log(took time.Duration) {
 	}
 	if rec.usage.HasCompletion {
 		attrs = append(attrs, slog.Int("completion_tokens", rec.usage.Completion))
+	}
+	if rec.caller != nil && len(rec.caller.Keys) > 1 {
+		attrs = append(attrs, slog.Int("key", rec.keyNumber))
 	}
 	if rec.caller != nil && !rec.route.free {
 		tokens, estimated := rec.cost()

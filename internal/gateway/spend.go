@@ -40,7 +40,7 @@ func (rec *record) enter() error {
 	n := who.running.Add(1)
 	rec.entered = true
 	if who.Concurrency > 0 && n > int64(who.Concurrency) {
-		return &limitError{tooManyNow, fmt.Sprintf("Your API key may have %d requests running at a time. Try again when one has ended.", who.Concurrency), time.Second}
+		return &limitError{tooManyNow, fmt.Sprintf("Your API key may have %s running at a time. Try again when one has ended.", count(who.Concurrency, "request")), time.Second}
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func (g *Gateway) reserve(ctx context.Context, rec *record, asked openai.Request
 	}
 	tell(rec.w.Header(), grant)
 	if grant.Over != "" {
-		return overdrawn(grant, rec.guess)
+		return overdrawn(grant, rec.guess.most(who.Limits))
 	}
 	rec.grant, rec.granted = grant, true
 	return nil
@@ -88,29 +88,43 @@ func tell(h http.Header, grant limits.Grant) {
 }
 
 // overdrawn says which limit is in the way, and what can be done.
-func overdrawn(grant limits.Grant, g guess) error {
+func overdrawn(grant limits.Grant, need int64) error {
 	e := &limitError{reason: string(grant.Over), retry: grant.Retry}
 	when := "Try again in " + wait(grant.Retry) + "."
 	of, span := grant.Tokens, "a minute"
 	switch grant.Over {
 	case limits.Requests:
-		e.message = fmt.Sprintf("Your API key may make %d requests a minute. %s", grant.Requests.Limit, when)
+		e.message = fmt.Sprintf("Your API key may make %s a minute. %s", count(grant.Requests.Limit, "request"), when)
 		return e
 	case limits.DayTokens:
 		of, span = grant.DayTokens, "a day (of UTC)"
 	}
-	need := g.total()
 	if grant.Retry == 0 {
-		e.message = fmt.Sprintf("This request may take %d tokens, and your API key may use %d %s. Ask for fewer with max_tokens, or shorten the prompt.", need, of.Limit, span)
+		e.message = fmt.Sprintf("This request may take %s, and your API key may use %d %s. Ask for fewer with max_tokens, or shorten the prompt.", count(need, "token"), of.Limit, span)
 		return e
 	}
-	e.message = fmt.Sprintf("Your API key may use %d tokens %s; %d are left, and this request may take %d. %s", of.Limit, span, of.Left, need, when)
+	e.message = fmt.Sprintf("Your API key may use %s %s; %d are left, and this request may take %d. %s", count(of.Limit, "token"), span, of.Left, need, when)
 	return e
 }
 
 // wait prints a time to wait in whole seconds, rounded up.
 func wait(d time.Duration) string {
-	return (time.Duration(seconds(d)) * time.Second).String()
+	text := (time.Duration(seconds(d)) * time.Second).String()
+	if rest, ok := strings.CutSuffix(text, "m0s"); ok {
+		text = rest + "m"
+	}
+	if rest, ok := strings.CutSuffix(text, "h0m"); ok {
+		text = rest + "h"
+	}
+	return text
+}
+
+// count prints a number of things.
+func count[N int | int64](n N, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprint(n, " ", thing)
 }
 
 func seconds(d time.Duration) int64 { return int64(max(math.Ceil(d.Seconds()), 1)) }
@@ -207,7 +221,7 @@ func (h *habits) guess(rec *record, asked openai.Request) guess {
 // learn takes over what a request has cost.
 func (h *habits) learn(model string, g guess, u openai.Usage) {
 	text := int64(u.Prompt) - g.Known // tokens
-	if model == "" || model == otherModel || !u.HasPrompt || text <= 0 || g.Text == 0 {
+	if model == otherModel || !u.HasPrompt || text <= 0 || g.Text == 0 {
 		return
 	}
 	h.mu.Lock()
@@ -269,6 +283,8 @@ func (g *Gateway) account(rec *record) {
 		g.metrics.callerRefused.WithLabelValues(name, rec.label, limit.reason).Inc()
 	case errors.As(rec.err, new(*modelForbidden)):
 		g.metrics.callerRefused.WithLabelValues(name, rec.label, notItsModel).Inc()
+	case errors.Is(rec.err, limits.ErrUnavailable):
+		g.metrics.callerRefused.WithLabelValues(name, rec.label, noLimits).Inc()
 	}
 	if rec.outcome == ok {
 		g.habits.learn(rec.label, rec.guess, rec.usage)

@@ -172,8 +172,8 @@ func TestTokenLimit(t *testing.T) {
 		retry   string
 		again   string // X-Should-Retry
 	}{
-		"a minute": {limits.Limits{Tokens: 100}, 90, 60, "Your API key may use 100 tokens a minute; 7 are left, and this request may take 63. Try again in 1m0s.", "60", ""},
-		"a day":    {limits.Limits{DayTokens: 100}, 90, 60, "Your API key may use 100 tokens a day (of UTC); 7 are left, and this request may take 63. Try again in 24h0m0s.", "86400", "false"},
+		"a minute": {limits.Limits{Tokens: 100}, 90, 60, "Your API key may use 100 tokens a minute; 7 are left, and this request may take 63. Try again in 1m.", "60", ""},
+		"a day":    {limits.Limits{DayTokens: 100}, 90, 60, "Your API key may use 100 tokens a day (of UTC); 7 are left, and this request may take 63. Try again in 24h.", "86400", "false"},
 		"never":    {limits.Limits{Tokens: 100}, 0, 200, "This request may take 203 tokens, and your API key may use 100 a minute. Ask for fewer with max_tokens, or shorten the prompt.", "", "false"},
 		"absurd":   {limits.Limits{Tokens: 100}, 0, math.MaxInt64, "This request may take 4611686018427387906 tokens, and your API key may use 100 a minute. Ask for fewer with max_tokens, or shorten the prompt.", "", "false"},
 	} {
@@ -224,7 +224,7 @@ func TestHabits(t *testing.T) {
 	if got := h.get("tiny"); got.bytesPerToken < .5 || math.Abs(got.completion-3000) > 30 {
 		t.Errorf("what cannot be, or was asked for, is not learnt: %+v", got)
 	}
-	for _, model := range []string{"", otherModel} {
+	for _, model := range []string{otherModel} {
 		h.learn(model, guess{Estimate: openai.Estimate{Text: 1}}, openai.Usage{HasPrompt: true, Prompt: 1})
 	}
 	if len(h.of) != 1 {
