@@ -255,10 +255,11 @@ func TestRedisAway(t *testing.T) {
 					}
 				}
 			}
-			if waited > workers || w.silent != (waited > 0) {
+			// Three in a row make Redis away: two of those under way may have come again by then.
+			if waited > workers+2 || w.silent != (waited > 0) {
 				t.Errorf("%s, %s: %d requests waited for the timeout; %d were under way", w.name, name, waited, workers)
 			}
-			figure(t, "%s, %s, with a timeout of %v: %d of %d requests met it, all under way as Redis went; %d while it was away, all %s", w.name, name, timeout, waited, len(list), len(during(i, away, mends)), []string{"200", "503"}[i])
+			figure(t, "%s, %s, with a timeout of %v: %d of %d requests met it, those under way as Redis went; %d while it was away, all %s", w.name, name, timeout, waited, len(list), len(during(i, away, mends)), []string{"200", "503"}[i])
 		}
 		list, was := during(usual, away, mends), during(usual, there, goes)
 		if longest := spanOf(list, 1); longest > 5*time.Second {

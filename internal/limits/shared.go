@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ import (
 // by its clock, so that theirs need not agree. What is counted there outlives them.
 //
 // While Redis is away nobody waits for it: who asks gets ErrUnavailable at once, and
-// something in the background looks for it once a second.
+// something in the background looks for it once a second. It is away when it cannot be
+// reached or refuses, and when some answers in a row are late.
 type Shared struct {
 	grid
 	options *redis.Options
@@ -28,6 +30,7 @@ type Shared struct {
 
 	client atomic.Pointer[redis.Client]
 	away   atomic.Pointer[error] // nil while Redis is there; or what Take says
+	late   atomic.Int32          // answers in a row that came late, or not
 
 	mu      sync.Mutex // of who begins and who closes
 	closed  bool
@@ -50,6 +53,10 @@ var usual = grid{script: redis.NewScript(source), slot: slotTime, every: time.Se
 
 // settleTimeout bounds Settle: no client waits for it.
 const settleTimeout = time.Second
+
+// mostLate answers in a row make Redis away. One may be a hiccup, of the network or of
+// this process, for which a second of requests is not to be refused.
+const mostLate = 3
 
 const prefix = "vllm-gateway:"
 
@@ -188,13 +195,22 @@ func (s *Shared) ask(ctx context.Context, timeout time.Duration, late func(reply
 		reply []int64
 		err   error
 	}
+	var noted atomic.Bool // once for each that asks
+	note := func(client *redis.Client, cause error) error {
+		if noted.Swap(true) || isLate(cause) && s.late.Add(1) < mostLate {
+			return fmt.Errorf("%w: %w", ErrUnavailable, cause)
+		}
+		return s.lost(client, cause)
+	}
 	answered, left := make(chan answer), make(chan struct{})
 	defer close(left)
 	client := s.client.Load()
 	if !s.begin(func() {
 		reply, err := s.run(client, timeout, key, args)
-		if err != nil {
-			err = s.lost(client, err)
+		if err == nil {
+			s.late.Store(0)
+		} else {
+			err = note(client, err)
 		}
 		select {
 		case answered <- answer{reply, err}:
@@ -214,8 +230,14 @@ func (s *Shared) ask(ctx context.Context, timeout time.Duration, late func(reply
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-timer.C:
-		return nil, s.lost(client, context.DeadlineExceeded)
+		return nil, note(client, context.DeadlineExceeded)
 	}
+}
+
+// isLate reports whether time was all that was wrong.
+func isLate(err error) bool {
+	var network net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout) || errors.As(err, &network) && network.Timeout()
 }
 
 // begin runs f in the background, unless all has ended.
@@ -277,6 +299,7 @@ func (s *Shared) find() {
 			return
 		}
 		old := s.client.Swap(client)
+		s.late.Store(0)
 		s.away.Store(nil)
 		s.mu.Unlock()
 		old.Close()

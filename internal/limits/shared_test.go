@@ -252,8 +252,18 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// An answer that comes takes back what was late before it.
+func TestLateInARow(t *testing.T) {
+	l := startRedis(t).shared(Options{}, usual)
+	l.running.Wait()
+	l.late.Store(mostLate - 1)
+	if _, err := l.Take(t.Context(), "ann", Limits{Requests: 10}, 0); err != nil || l.late.Load() != 0 {
+		t.Errorf("%v, %d late", err, l.late.Load())
+	}
+}
+
 // A Redis that stands still costs each request its timeout at most, and only those that
-// are there when it stops.
+// are there when it stops, or come before a few have waited in vain.
 func TestStandstill(t *testing.T) {
 	s := startRedis(t)
 	j, log := newJournal()
@@ -265,13 +275,23 @@ func TestStandstill(t *testing.T) {
 	}
 	l.running.Wait()
 	s.signal(syscall.SIGSTOP)
-	if err := take(); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("Redis stands still, and Take says %v", err)
+	for i := range mostLate {
+		if l.away.Load() != nil {
+			t.Fatalf("%d late answers make Redis away", i)
+		}
+		if err := take(); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("Redis stands still, and Take says %v", err)
+		}
+	}
+	if l.away.Load() == nil {
+		t.Fatalf("%d answers in a row were late, and Redis is not away", mostLate)
 	}
 	// Now nobody asks it: or they would meet a client that has been closed.
 	alone := s.shared(Options{Timeout: 50 * time.Millisecond}, never())
-	if _, err := alone.Take(t.Context(), "ann", lim, 1); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("Redis stands still, and Take says %v", err)
+	for range mostLate {
+		if _, err := alone.Take(t.Context(), "ann", lim, 1); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("Redis stands still, and Take says %v", err)
+		}
 	}
 	alone.client.Load().Close()
 	for range 100 {
