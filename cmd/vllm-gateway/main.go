@@ -122,6 +122,7 @@ func serve(f flags, given map[string]bool) {
 	server := daemon.Server{
 		Name:         name,
 		Listen:       s.Listen,
+		ListenFlag:   s.where("Listen", "--listen"),
 		Handler:      g,
 		TLSCert:      s.TLSCert,
 		TLSKey:       s.TLSKey,
@@ -143,10 +144,6 @@ func serve(f flags, given map[string]bool) {
 func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Files, log *slog.Logger) error {
 	stop, forget := daemon.Signalled(context.Background())
 	defer forget()
-	l, err := server.Open(stop)
-	if err != nil {
-		return err
-	}
 	// Profiles and metrics are served to the end of the drain.
 	if s.Pprof != "" {
 		if err := daemon.ServePprof(context.Background(), "--pprof", s.Pprof, log); err != nil {
@@ -161,6 +158,10 @@ func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Fi
 			return err
 		}
 		log.Info("metrics are served", "address", "http://"+at.String()+"/metrics")
+	}
+	l, err := server.Open(stop)
+	if err != nil {
+		return err
 	}
 	r := reloader{gateway: g, current: s, log: log}
 	ask := make(chan os.Signal, 1)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
@@ -29,14 +28,10 @@ func (r *reloader) load(files *daemon.Files) (apply func()) {
 		}
 		if err != nil {
 			r.gateway.ReloadFailed(err)
-			for line := range strings.SplitSeq(err.Error(), "\n") {
-				r.log.Error("the configuration is not taken; the one before goes on", "error", line)
-			}
 			return
 		}
 		next.warn(r.log)
 		r.current = next
-		r.log.Info("the configuration is loaded again", "backends", next.Backend, "keys", len(next.gateway.Callers))
 	}
 }
 

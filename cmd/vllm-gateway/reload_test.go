@@ -59,16 +59,16 @@ func TestReload(t *testing.T) {
 	p := start(t, backend, "--config", m.path(), "--metrics-listen", metrics)
 
 	m.swap("models:\n  m: {aliases: [b]}\n")
-	p.await("the configuration is loaded again") // by itself
+	p.await("configuration reloaded") // by itself
 
 	m.swap("models:\n  m: {alias: [c]}\nlisten: \":1\"\ntimeouts: {drain: soon}\n")
 	p.cmd.Process.Signal(syscall.SIGHUP)
 	p.await(`gateway.yaml:4: timeouts.drain: \"soon\" is not a time`)
 	log := p.stderr.String()
-	if !strings.Contains(log, `gateway.yaml:2: models.m: there is no key \"alias\"; did you mean aliases?`) || strings.Count(log, "the configuration is not taken; the one before goes on") != 2 {
+	if !strings.Contains(log, `gateway.yaml:2: models.m: there is no key \"alias\"; did you mean aliases?`) || strings.Count(log, "configuration not reloaded; the one before holds") != 2 {
 		t.Errorf("the mistakes are logged as\n%s", log)
 	}
-	if n := strings.Count(log, "the configuration is loaded again"); n != 1 {
+	if n := strings.Count(log, "configuration reloaded"); n != 1 {
 		t.Errorf("loaded %d times", n)
 	}
 
@@ -79,11 +79,11 @@ func TestReload(t *testing.T) {
 	m.swap("models:\n  m: {aliases: [c]}\n")
 	p.cmd.Process.Signal(syscall.SIGHUP)
 	until(t, "it is loaded once more", func() bool {
-		return strings.Count(p.stderr.String(), "the configuration is loaded again") == 2
+		return strings.Count(p.stderr.String(), "configuration reloaded") == 2
 	})
 
 	// Metrics have a port of their own; on the main one there are none.
-	for url, want := range map[string]int{"http://" + metrics + "/metrics": 200, "http://" + metrics + "/health": 404, "http://" + metrics + "/v1/models": 404, "http://" + p.addr + "/health": 200} {
+	for url, want := range map[string]int{"http://" + metrics + "/metrics": 200, "http://" + metrics + "/health": 404, "http://" + metrics + "/v1/models": 404, "http://" + p.addr + "/metrics": 404, "http://" + p.addr + "/health": 200} {
 		resp, err := http.Get(url)
 		if err != nil {
 			t.Fatal(err)

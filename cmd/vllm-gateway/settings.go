@@ -152,6 +152,9 @@ type settings struct {
 // is wrong, a line for each.
 func settle(f flags, given map[string]bool, files *daemon.Files) (*settings, error) {
 	s := &settings{flags: f, typed: f, given: given, file: &config.File{}, lines: map[string]int{}}
+	if f.Config == "" && given["config"] {
+		return nil, errors.New("--config: no file is named; name one, or leave it out (in the environment too)")
+	}
 	if f.Config != "" {
 		data, err := files.Read(f.Config, config.MaxSize)
 		if err != nil {
@@ -246,6 +249,9 @@ func checkKey(key string) error {
 // callers makes callers of --api-key, or of the file's keys.
 func (s *settings) callers(wrong *faults) {
 	c := &s.gateway
+	if len(s.APIKey) == 0 && s.given["api-key"] {
+		wrong.add("", "--api-key: there is no key in it; give one, or leave it out (in the environment too): without a key everybody may use the gateway")
+	}
 	for i, k := range s.APIKey {
 		text := k.Reveal()
 		hash := secret.HashOf(text)

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -127,11 +128,18 @@ func TestOtherEditors(t *testing.T) {
 func TestErrorsAreBounded(t *testing.T) {
 	_, err := Parse("f", []byte("keys:\n"+strings.Repeat("  - {}\n", 1000)))
 	e, ok := errors.AsType[*Errors](err)
-	if !ok || len(e.Problems) != 2000 {
+	if !ok || len(e.Problems) != maxKept {
 		t.Fatalf("%v", err)
 	}
-	if lines := e.Lines(); len(lines) != maxShown+1 || lines[maxShown] != "f: and 1950 more" {
+	if lines := e.Lines(); len(lines) != maxShown+1 || lines[maxShown] != "f: and many more" {
 		t.Errorf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+func TestAFewMoreErrors(t *testing.T) {
+	_, err := Parse("f", []byte("keys:\n"+strings.Repeat("  - {}\n", 30)))
+	if lines := strings.Split(err.Error(), "\n"); lines[len(lines)-1] != "f: and 10 more" {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -172,6 +180,54 @@ func FuzzConfig(f *testing.F) {
 			last = p.Line
 		}
 	})
+}
+
+// What is read piece by piece is what is read as a whole: values, lines and errors.
+func FuzzCut(f *testing.F) {
+	key := "- {name: a, hash: " + hash + "}\n"
+	for _, s := range []string{"keys:\n" + key + key, "keys: # all\n\n  # one\n  " + key + "  # two\n\n  " + key + "\n# end\nlisten: \":1\"\n", "keys:\r\n  - name: a\r\n    hash: x\r\n  -\r\n    name: b\r\n",
+		"listen: \"\nkeys:\n- a\n\"", "{listen: a,\nkeys:\n- a\n}", "keys:\n  - name: \"b\n  - c\"\n  - d", "keys:\n  - &a x\n  - *a\n", "keys:\n    - a\n  - b\n", "keys:\n  - a\n  b: c\n", "keys:\n- a\nkeys:\n- b\n",
+		"keys:\n  - a\n---\nkeys:\n", "keys:\n  - - a\n    - b\n  -\n  - c: |\n     - d\n   - e\n", "keys:\n  - |\n  - b", "keys:\n  - {a: b\n  - c}\n", "keys:\n  - a: 'x\n  - b'\n"} {
+		f.Add([]byte(s))
+	}
+	for _, m := range mistakes {
+		f.Add([]byte(m.file))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, why := unreadable(data); why != "" {
+			return
+		}
+		got, gotProblems, ok := parseCut(data, 1)
+		if !ok {
+			return
+		}
+		want, wantProblems := parseWhole(data)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("cut %+v\nwhole %+v", got, want)
+		}
+		if !reflect.DeepEqual(NewErrors("f", gotProblems), NewErrors("f", wantProblems)) {
+			t.Errorf("cut %v\nwhole %v", gotProblems, wantProblems)
+		}
+	})
+}
+
+// The list of a large file is read piece by piece, and no item is lost or moved.
+func TestCut(t *testing.T) {
+	var file strings.Builder
+	file.WriteString("listen: \":1\"\nkeys: # who may\n")
+	for i := range 5000 {
+		writeKey(&file, i)
+	}
+	file.WriteString("limits: {concurrency: many}\n")
+	data := []byte(file.String())
+	if len(data) < cutFrom {
+		t.Fatalf("only %d bytes", len(data))
+	}
+	got, problems, ok := parseCut(data, cutSize)
+	want, wantProblems := parseWhole(data)
+	if !ok || len(got.Keys.Value) != 5000 || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(problems, wantProblems) || problems[0].Line != 20003 {
+		t.Errorf("cut: %v, %d keys, %v; whole: %v", ok, len(got.Keys.Value), problems, wantProblems)
+	}
 }
 
 func BenchmarkParse100000Keys(b *testing.B) {

@@ -27,15 +27,23 @@ type Errors struct {
 	Problems []Problem
 }
 
-// maxShown bounds what is printed of a file in which all is wrong.
-const maxShown = 50
+// maxShown bounds what is printed of a file in which all is wrong, and maxKept what is
+// looked for.
+const (
+	maxShown = 50
+	maxKept  = 500
+)
 
 // Lines gives what Error prints, line by line: file:line: key: text.
 func (e *Errors) Lines() []string {
 	var lines []string
 	for i, p := range e.Problems {
 		if i == maxShown {
-			return append(lines, fmt.Sprintf("%s: and %d more", e.File, len(e.Problems)-i))
+			more := fmt.Sprintf("%d", len(e.Problems)-i)
+			if len(e.Problems) >= maxKept {
+				more = "many"
+			}
+			return append(lines, e.File+": and "+more+" more")
 		}
 		line := fmt.Sprintf("%s:%d: ", e.File, p.Line)
 		if p.Key != "" {
@@ -85,11 +93,12 @@ func quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
+// unmarked takes out what parts words.
+var unmarked = strings.NewReplacer("-", "", "_", "", " ", "")
+
 // nearest gives which of the names somebody may have meant; "" where none is close.
 func nearest(name string, names []string) string {
-	plain := func(s string) string {
-		return strings.NewReplacer("-", "", "_", "", " ", "").Replace(strings.ToLower(s))
-	}
+	plain := func(s string) string { return unmarked.Replace(strings.ToLower(s)) }
 	if len(name) > 40 {
 		return ""
 	}

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"sync"
 	"time"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
@@ -180,4 +181,6 @@ const (
 
 // Keys are all keys that a file may have, in order, as paths: of a list "backends[]",
 // of a table with free names "models.*".
-func Keys() []string { return fileKeys.paths("") }
+func Keys() []string { return allKeys() }
+
+var allKeys = sync.OnceValue(func() []string { return fileKeys.paths("") })

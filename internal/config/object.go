@@ -55,9 +55,15 @@ func (p *place) String() string {
 func (p *place) isHidden() bool { return p != nil && (p.hidden || p.above.isHidden()) }
 
 // reader gathers what is wrong.
-type reader struct{ problems []Problem }
+type reader struct {
+	problems []Problem
+	cut      *cut // the list that is read piece by piece; mostly nil
+}
 
 func (r *reader) wrong(v value, format string, args ...any) {
+	if len(r.problems) >= maxKept {
+		return
+	}
 	r.problems = append(r.problems, Problem{max(v.node.Line, 1), v.at.String(), fmt.Sprintf(format, args...)})
 }
 
@@ -152,7 +158,7 @@ func (r *reader) sound(v value) bool {
 		r.wrong(v, "%s is no value; leave the key out", n.Value)
 	case n.Kind == yaml.ScalarNode && n.Value == "":
 		r.wrong(v, "is empty; give it a value, or leave the key out")
-	case n.Kind != yaml.ScalarNode && len(n.Content) == 0 && v.at.name != "":
+	case n.Kind != yaml.ScalarNode && len(n.Content) == 0 && v.at.name != "" && (r.cut == nil || r.cut.node != n):
 		r.wrong(v, "is empty; put something in it, or leave the key out")
 	default:
 		return true
@@ -177,6 +183,9 @@ var harmless = regexp.MustCompile(`^[A-Za-z_-]{1,24}$`)
 
 // unknown says of a key that it is none, and what may have been meant.
 func (r *reader) unknown(name value, names []string) {
+	if len(r.problems) >= maxKept {
+		return
+	}
 	n := name.node.Value
 	shown := quote(n)
 	if name.at.isHidden() && !harmless.MatchString(n) {
@@ -193,13 +202,13 @@ func (r *reader) unknown(name value, names []string) {
 	case near != "":
 		says("; did you mean %s?", near)
 	default:
-		for _, path := range Keys() {
+		for _, path := range allKeys() {
 			if at := strings.LastIndexByte(path, '.'); at > 0 && path[at+1:] == n {
 				says(" here; it belongs in %s", path[:at])
 				return
 			}
 		}
-		for _, path := range Keys() {
+		for _, path := range allKeys() {
 			if first, _, _ := strings.Cut(path, "."); strings.TrimSuffix(first, "[]") == n {
 				says(" here; it belongs at the top, without indentation")
 				return

@@ -20,12 +20,45 @@ func Parse(name string, data []byte) (*File, error) {
 	if len(data) > MaxSize {
 		return nil, NewErrors(name, []Problem{{1, "", "the file is larger than " + strconv.Itoa(MaxSize>>20) + " MiB"}})
 	}
+	if at, why := unreadable(data); why != "" {
+		return nil, NewErrors(name, []Problem{{lineOf(data, at), "", why}})
+	}
+	if len(data) >= cutFrom {
+		if f, problems, ok := parseCut(data, cutSize); ok {
+			return f, NewErrors(name, problems)
+		}
+	}
+	f, problems := parseWhole(data)
+	return f, NewErrors(name, problems)
+}
+
+func parseWhole(data []byte) (*File, []Problem) {
 	doc, problem := document(data)
 	if problem != nil {
-		return nil, NewErrors(name, []Problem{*problem})
+		return nil, []Problem{*problem}
 	}
-	var f File
 	r := &reader{}
+	return r.file(doc), r.problems
+}
+
+// parseCut is parseWhole with less memory; it may not come about.
+func parseCut(data []byte, size int) (*File, []Problem, bool) {
+	c := cutKeys(data, size)
+	if c == nil {
+		return nil, nil, false
+	}
+	doc, problem := document(c.rest)
+	if problem != nil || !c.fits(doc) {
+		return nil, nil, false
+	}
+	r := &reader{cut: c}
+	f := r.file(doc)
+	return f, r.problems, !c.failed
+}
+
+// file reads what stands in a document.
+func (r *reader) file(doc *yaml.Node) *File {
+	var f File
 	root := value{node: doc}
 	switch {
 	case doc.Anchor != "" || doc.Kind == yaml.AliasNode:
@@ -38,7 +71,7 @@ func Parse(name string, data []byte) (*File, error) {
 		fileKeys.read(r, &f, root, "")
 		r.contradictions(&f)
 	}
-	return &f, NewErrors(name, r.problems)
+	return &f
 }
 
 // contradictions finds what only the file can tell; most of what does not fit
@@ -60,9 +93,6 @@ func (r *reader) contradictions(f *File) {
 
 // document gives what stands in the only document of a file.
 func document(data []byte) (*yaml.Node, *Problem) {
-	if at, why := unreadable(data); why != "" {
-		return nil, &Problem{lineOf(data, at), "", why}
-	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	err := decode(d, &doc)

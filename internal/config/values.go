@@ -42,14 +42,16 @@ func items[T, S any](name, example string, keys object[S], to func(*T) *At[[]S],
 		}
 		list := to(t)
 		list.Line = v.node.Line
-		list.Value = make([]S, len(v.node.Content))
-		for i, n := range v.node.Content {
-			item := value{n, &place{above: v.at, index: i}}
-			line(&list.Value[i], n.Line)
-			if r.sound(item) {
-				keys.read(r, &list.Value[i], item, strings.TrimPrefix(example, "- "))
+		for nodes := range r.pieces(v.node) {
+			for _, n := range nodes {
+				item := value{n, &place{above: v.at, index: len(list.Value)}}
+				var s S
+				line(&s, n.Line)
+				if r.sound(item) {
+					keys.read(r, &s, item, strings.TrimPrefix(example, "- "))
+				}
+				list.Value = append(list.Value, s)
 			}
-			v.node.Content[i] = nil // of 100,000 keys the tree is the larger part
 		}
 	}}
 }
@@ -136,15 +138,20 @@ func texts[T any](name string, to func(*T) *At[[]At[string]]) key[T] {
 		}
 		list := to(t)
 		list.Line = v.node.Line
+		var seen map[string]bool
+		if len(v.node.Content) > 1 { // of 100,000 keys most have one model
+			seen = map[string]bool{}
+		}
 		for _, item := range r.list(v) {
 			s, ok := r.text(item)
 			if !ok {
 				continue
 			}
-			for _, other := range list.Value {
-				if other.Value == s {
-					r.wrong(item, "is in this list already; leave one out")
-				}
+			if seen[s] {
+				r.wrong(item, "is in this list already; leave one out")
+			}
+			if seen != nil {
+				seen[s] = true
 			}
 			list.Value = append(list.Value, At[string]{s, item.node.Line})
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -63,6 +64,34 @@ func TestYoung(t *testing.T) {
 		if l.young() {
 			t.Error("a file of the future is young, for as long as the clocks differ")
 		}
+	})
+}
+
+// Then it is looked into by Follow, once, and nothing is done if it holds the same.
+func TestFollowYoung(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, "a")
+	written := lookAt(path).info.ModTime()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(written.Add(50 * time.Millisecond)))
+		var loads, applied atomic.Int32
+		load := func(files *Files) func() {
+			loads.Add(1)
+			files.Read(path, 99)
+			return func() { applied.Add(1) }
+		}
+		first := &Files{}
+		first.Read(path, 99)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { first.Follow(ctx, nil, load); close(done) }()
+		time.Sleep(20 * pollEvery)
+		synctest.Wait()
+		if loads.Load() != 1 || applied.Load() != 0 {
+			t.Errorf("loaded %d times, applied %d", loads.Load(), applied.Load())
+		}
+		cancel()
+		<-done
 	})
 }
 

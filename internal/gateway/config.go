@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -292,38 +290,9 @@ func (c Config) validateCallers(f *faults) {
 	if len(c.Callers) == 0 {
 		f.add("SharedLimits", "limits are shared, and nobody has a key by which they would be counted; add keys")
 	}
-	if err := checkRedis(c.SharedLimits.URL); err != nil {
+	if err := c.SharedLimits.Validate(); err != nil {
 		f.add("SharedLimits.URL", "shared limits: %w", err)
 	}
-	if c.SharedLimits.Timeout < 0 {
-		f.add("SharedLimits.Timeout", "time for shared limits: must not be negative")
-	}
-}
-
-// checkRedis says what is wrong with the URL of a Redis. It does not repeat it: it
-// may have a password.
-func checkRedis(text string) error {
-	const form = "redis://host:6379/0, or rediss:// for TLS"
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "":
-		return errors.New("this is not the URL of a Redis; write " + form)
-	case strings.Contains(u.User.String(), ":"):
-		return errors.New("a password in the URL would end up in logs; put it into a file of its own")
-	case u.RawQuery != "" || u.Fragment != "":
-		return errors.New("the URL of a Redis has no ? and no # here; write " + form)
-	}
-	if db := strings.TrimPrefix(u.Path, "/"); db != "" {
-		if n, err := strconv.ParseUint(db, 10, 16); err != nil || strconv.FormatUint(n, 10) != db {
-			return fmt.Errorf("database %q is no number; write %s", db, form)
-		}
-	}
-	if p := u.Port(); p != "" {
-		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("port %s; write one from 1 to 65535", p)
-		}
-	}
-	return nil
 }
 
 func isCallerName(s string) bool {

@@ -25,7 +25,6 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
@@ -48,7 +47,7 @@ type Gateway struct {
 	scrape  http.Handler
 	bodies  memory
 	habits  habits
-	local   *limits.Local // nil: nobody has needed it
+	local   *counting // nil: nobody has needed it
 
 	settling sync.WaitGroup // the limits are told of ends
 

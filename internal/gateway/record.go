@@ -64,7 +64,7 @@ const otherModel = "other"
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
 	g.metrics.queueDepth.Inc()
-	rec := &record{g: g, conf: g.conf.Load(), w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
+	rec := &record{g: g, conf: g.settings(), w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
 	w.Header().Set("X-Request-Id", rec.id)
 	rec.spans.begin(g.tracer, r, rec)
@@ -173,6 +173,7 @@ func (rec *record) end() {
 	rec.g.account(rec)
 	rec.log(took)
 	rec.spans.end(rec, rec.start.Add(took))
+	rec.conf.limiter.leave()
 }
 
 // linger leaves the connection open until a client that was told of a failure

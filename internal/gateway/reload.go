@@ -7,17 +7,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 )
 
 // settings are a Config that holds, and what is made of it. A request keeps those
 // that it has begun with.
 type settings struct {
 	Config
-	callers *callers       // nil: there are no keys, and everybody may come
-	limiter limits.Limiter // nil likewise
-	single  bool           // there is one backend, and will be no other
+	callers *callers  // nil: there are no keys, and everybody may come
+	limiter *counting // nil likewise
+	single  bool      // there is one backend, and will be no other
 }
 
 var (
@@ -29,14 +27,12 @@ var (
 // something is wrong with it, nothing. What runs goes on as it has begun. Not to be
 // changed so are Version, Log, RequestLevel, Dial, Resolver, Tracer and NoMetrics: they stay
 // as they were. The error is that of [Config.Validate], or says what a running
-// gateway does not do; it is logged, and counted.
+// gateway does not do; it is for [Gateway.ReloadFailed].
 func (g *Gateway) Reload(cfg Config) error {
-	err := cfg.Validate()
-	if err == nil {
-		err = g.reload(cfg)
+	if err := cfg.Validate(); err != nil {
+		return err
 	}
-	if err != nil {
-		g.ReloadFailed(err)
+	if err := g.reload(cfg); err != nil {
 		return err
 	}
 	g.metrics.reloaded.Set(1)
@@ -45,21 +41,13 @@ func (g *Gateway) Reload(cfg Config) error {
 	return nil
 }
 
-// ReloadFailed logs and counts a reload that came to nothing, with a line for each
-// of the errors that were joined.
+// ReloadFailed says that a reload came to nothing: in a metric, and in the log with
+// each line of the error for itself.
 func (g *Gateway) ReloadFailed(err error) {
 	g.metrics.reloaded.Set(0)
-	g.log.Error("configuration not reloaded; the one before holds")
-	for _, one := range parts(err) {
-		g.log.Error("configuration", "error", one)
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		g.log.Error("configuration not reloaded; the one before holds", "error", line)
 	}
-}
-
-func parts(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	return []error{err}
 }
 
 func (g *Gateway) reload(cfg Config) error {
@@ -108,6 +96,9 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 	found := g.lookup(before != nil)
 	g.bodies.max.Store(cfg.BodyMemory)
 	g.conf.Store(now)
+	if before != nil {
+		before.limiter.leave()
+	}
 	p := &g.pool
 	p.mu.Lock()
 	p.configure(cfg)

@@ -93,15 +93,17 @@ func TestReloadRefused(t *testing.T) {
 			"no keys left": func(c *Config) { c.Callers = nil },
 			"redis":        func(c *Config) { c.SharedLimits = &limits.Options{URL: "http://redis"} },
 		} {
-			if err := r.g.Reload(r.changed(change)); err == nil {
-				t.Errorf("%s: taken", name)
+			err := r.g.Reload(r.changed(change))
+			if err == nil {
+				t.Fatalf("%s: taken", name)
 			}
+			r.g.ReloadFailed(err)
 			r.want(0, "gateway_config_last_reload_successful")
 			if r.g.conf.Load() != before || len(r.g.places) != 1 {
 				t.Errorf("%s: something was changed", name)
 			}
 		}
-		if log := r.logged(); strings.Count(log, `"msg":"configuration"`) != 4 || !strings.Contains(log, "gopher") || !strings.Contains(log, "not opened to everybody") {
+		if log := r.logged(); strings.Count(log, `"msg":"configuration not reloaded; the one before holds"`) != 4 || !strings.Contains(log, "gopher") || !strings.Contains(log, "not opened to everybody") {
 			t.Errorf("the log does not say what was wrong, a line for each: %s", log)
 		}
 		r.g.ReloadFailed(errors.New("no such file"))

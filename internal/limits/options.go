@@ -52,7 +52,7 @@ func (o Options) redis() (*redis.Options, error) {
 		return nil, errors.New("the URL of Redis cannot be read: write redis://host:port, or rediss:// for TLS; a password belongs into a file of its own, not into the URL")
 	}
 	if u.Scheme != "redis" && u.Scheme != "rediss" || u.Opaque != "" {
-		return nil, errors.New("the URL of Redis begins with neither redis:// nor rediss:// (TLS)")
+		return nil, errors.New("the URL of Redis does not begin with redis://: write redis://host:port, or rediss:// for TLS")
 	}
 	if _, has := u.User.Password(); has {
 		return nil, errors.New("the URL of Redis has a password in it, where logs and process lists show it: put it into a file, and name this as the password file")
@@ -79,17 +79,19 @@ func (o Options) redis() (*redis.Options, error) {
 	if o.Timeout < 0 {
 		return nil, errors.New("the timeout of Redis is below 0")
 	}
+	longest := max(settleTimeout, o.Timeout)
 	ro := &redis.Options{
 		Addr:     net.JoinHostPort(u.Hostname(), port),
 		Username: u.User.Username(),
 		Password: o.Password.Reveal(),
 		DB:       int(database),
-		// Contexts bound everything; these are for what has none.
+		// Contexts bound everything; these are for what has none. The shorter of both
+		// holds, so they are no shorter than any context.
 		ContextTimeoutEnabled: true,
-		DialTimeout:           settleTimeout,
-		ReadTimeout:           settleTimeout,
-		WriteTimeout:          settleTimeout,
-		PoolTimeout:           settleTimeout,
+		DialTimeout:           longest,
+		ReadTimeout:           longest,
+		WriteTimeout:          longest,
+		PoolTimeout:           longest,
 		PoolSize:              connections,
 		MaxRetries:            -1, // a second attempt would count twice
 		DialerRetries:         1,
