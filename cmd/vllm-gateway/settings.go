@@ -246,6 +246,9 @@ func checkKey(key string) error {
 // callers makes callers of --api-key, or of the file's keys.
 func (s *settings) callers(wrong *faults) {
 	c := &s.gateway
+	if s.given["api-key"] && len(s.APIKey) == 0 { // as of a variable that was to be filled in
+		wrong.add("", "--api-key: there is no key in it, and without any everybody might use the gateway; give one, or leave out the flag and VLLM_GATEWAY_API_KEY")
+	}
 	for i, k := range s.APIKey {
 		text := k.Reveal()
 		hash := secret.HashOf(text)
