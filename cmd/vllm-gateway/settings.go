@@ -152,6 +152,9 @@ type settings struct {
 // is wrong, a line for each.
 func settle(f flags, given map[string]bool, files *daemon.Files) (*settings, error) {
 	s := &settings{flags: f, typed: f, given: given, file: &config.File{}, lines: map[string]int{}}
+	if f.Config == "" && given["config"] { // as of a variable that was to be filled in
+		return nil, errors.New("--config: no file is named, and without one everybody might use the gateway; name one, or leave out the flag and VLLM_GATEWAY_CONFIG")
+	}
 	if f.Config != "" {
 		data, err := files.Read(f.Config, config.MaxSize)
 		if err != nil {

@@ -244,6 +244,7 @@ func TestContradictions(t *testing.T) {
 		{"a weight of nobody", "backends: [{url: http://a}]", []string{"--weight", "http://b=2"}, `weight of "http://b": there is no such backend`},
 		{"a short key", "", []string{"--api-key", "SECRET"}, `--api-key: key 1 has less than 16 characters; what is so short can be guessed, and its hash turned back: take a key that was drawn at random, such as vllm-gateway hash-key makes`},
 		{"no key", "keys: [{name: a, hash: " + anyHash + "}]", []string{"--api-key="}, `--api-key: there is no key in it, and without any everybody might use the gateway; give one, or leave out the flag and VLLM_GATEWAY_API_KEY`},
+		{"no file", "", []string{"--config="}, `--config: no file is named, and without one everybody might use the gateway; name one, or leave out the flag and VLLM_GATEWAY_CONFIG`},
 		{"half a hash", "", []string{"--api-key", "sha256:SECRET"}, `--api-key: key 1 begins like a hash and is none: sha256: and 64 hexadecimal digits, as vllm-gateway hash-key prints it`},
 		{"a key with a space", "", []string{"--api-key", "SECRET key with spaces"}, `--api-key: key 1 has a space, a line break or a letter that is not ASCII in it; a header cannot have it`},
 		{"file and flags", "routing: {policy: best}\nlisten: x", []string{"--backend-key-file", "nowhere"}, "f.yaml:1: routing.policy: routing \"best\": choose one of least-in-flight, power-of-two, prefix, round-robin, session\nf.yaml:2: listen: \"x\" is no address to listen on; write host:port, or :port for all interfaces\n--backend-key-file: nowhere: there is no such file"},
