@@ -66,9 +66,9 @@ func newCallers(list []Caller, before *settings) *callers {
 	return all
 }
 
-// find gives the caller whose key it is, or nil.
+// find gives the caller whose key it is, or nil. all may be nil.
 func (all *callers) find(key string) *caller {
-	if key == "" {
+	if all == nil || key == "" {
 		return nil
 	}
 	h := secret.HashOf(key)
