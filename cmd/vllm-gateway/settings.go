@@ -152,8 +152,8 @@ type settings struct {
 // is wrong, a line for each.
 func settle(f flags, given map[string]bool, files *daemon.Files) (*settings, error) {
 	s := &settings{flags: f, typed: f, given: given, file: &config.File{}, lines: map[string]int{}}
-	if f.Config == "" && given["config"] {
-		return nil, errors.New("--config: no file is named; name one, or leave it out (in the environment too)")
+	if f.Config == "" && given["config"] { // as of a variable that was to be filled in
+		return nil, errors.New("--config: no file is named, and without one everybody might use the gateway; name one, or leave out the flag and VLLM_GATEWAY_CONFIG")
 	}
 	if f.Config != "" {
 		data, err := files.Read(f.Config, config.MaxSize)
@@ -249,8 +249,8 @@ func checkKey(key string) error {
 // callers makes callers of --api-key, or of the file's keys.
 func (s *settings) callers(wrong *faults) {
 	c := &s.gateway
-	if len(s.APIKey) == 0 && s.given["api-key"] {
-		wrong.add("", "--api-key: there is no key in it; give one, or leave it out (in the environment too): without a key everybody may use the gateway")
+	if s.given["api-key"] && len(s.APIKey) == 0 { // as of a variable that was to be filled in
+		wrong.add("", "--api-key: there is no key in it, and without any everybody might use the gateway; give one, or leave out the flag and VLLM_GATEWAY_API_KEY")
 	}
 	for i, k := range s.APIKey {
 		text := k.Reveal()

@@ -67,9 +67,9 @@ func newCallers(list []Caller, before *settings) *callers {
 	return all
 }
 
-// find gives the caller whose key it is, or nil; and which of its keys.
+// find gives the caller whose key it is, or nil; and which of its keys. all may be nil.
 func (all *callers) find(key string) (c *caller, number int) {
-	if key == "" {
+	if all == nil || key == "" {
 		return nil, 0
 	}
 	h := secret.HashOf(key)

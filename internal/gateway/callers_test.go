@@ -99,6 +99,8 @@ func TestKeysStayHere(t *testing.T) {
 			as(aliceKey),
 			{"X-Api-Key", aliceKey},
 			{"Authorization", "Bearer " + aliceKey, "X-Api-Key", aliceKey, "Api-Key", aliceKey, "Cookie", "session=1; key=" + aliceKey, "X-Forwarded-Authorization", "Bearer " + aliceKey},
+			{"Authorization", "Bearer " + aliceKey, "X-Request-Id", aliceKey},
+			{"X-Request-Id", aliceKey},
 			as("vg-WRONG-OPENSESAME"),
 		} {
 			for _, body := range []string{`{"model":"tiny"}`, `{"model":"` + aliceKey + `"}`, `{`, ``} {

@@ -67,7 +67,11 @@ const otherModel = "other"
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
 	g.metrics.queueDepth.Inc()
 	rec := &record{g: g, conf: g.settings(), w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
-	rec.id = g.ids.take(r.Header.Get("X-Request-Id"))
+	asked := r.Header.Get("X-Request-Id")
+	if c, _ := rec.conf.callers.find(asked); c != nil { // a key is no id: it would be logged
+		asked = ""
+	}
+	rec.id = g.ids.take(asked)
 	w.Header().Set("X-Request-Id", rec.id)
 	rec.spans.begin(g.tracer, r, rec)
 	return rec

@@ -60,6 +60,7 @@ func (g *Gateway) reload(cfg Config) error {
 	case before.callers != nil && len(cfg.Callers) == 0:
 		return errOpen
 	}
+	cfg.NoMetrics = before.NoMetrics
 	return g.apply(cfg, before)
 }
 

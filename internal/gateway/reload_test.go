@@ -125,6 +125,10 @@ func TestReloadEach(t *testing.T) {
 		if resp, _ := r.mustPost("/v1/chat/completions", `{"model":"nice"}`); resp.StatusCode != 200 {
 			t.Errorf("alias: %d", resp.StatusCode)
 		}
+		r.reload(func(c *Config) { c.NoMetrics = true })
+		if resp, _ := r.mustGet("/metrics"); resp.StatusCode != 200 {
+			t.Errorf("/metrics, which stays where it was: %d", resp.StatusCode)
+		}
 		r.reload(func(c *Config) { c.MaxBody = 10 })
 		if resp, _ := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); resp.StatusCode != 413 {
 			t.Errorf("largest body: %d", resp.StatusCode)
