@@ -49,6 +49,18 @@ func TestFilesRead(t *testing.T) {
 	}
 }
 
+// A file that two things name, and that changes between, is not taken half and half.
+func TestFilesReadTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, "a")
+	var f Files
+	f.Read(path, 99)
+	write(t, path, "bb")
+	if f.Read(path, 99); f.settled() {
+		t.Error("the change was not seen")
+	}
+}
+
 // A file that was read as soon as it was written may change without another look: its
 // time may be the same. So it is looked into once more.
 func TestYoung(t *testing.T) {

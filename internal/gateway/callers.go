@@ -155,6 +155,16 @@ func (m *metrics) callerLabel(name string) string {
 
 const otherCaller = "other"
 
+// callerLabel gives the label of a request's caller. One that has been taken out since
+// the request began has no series any more, and gets none again.
+func (rec *record) callerLabel() string {
+	now, name := rec.g.conf.Load(), rec.caller.Name
+	if now != rec.conf && (now.callers == nil || !slices.ContainsFunc(now.callers.list, func(c caller) bool { return c.Name == name })) {
+		return otherCaller
+	}
+	return rec.g.metrics.callerLabel(name)
+}
+
 // maxIntroduced bounds the callers whose series begin at 0, before they have asked for
 // anything: rate() does not see the step from nothing to 1. Of more callers than these
 // most will never use most of the models.

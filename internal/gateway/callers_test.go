@@ -416,6 +416,22 @@ func TestCallerSeries(t *testing.T) {
 	}, hello)
 }
 
+// What a caller still has running when it is taken out brings its series not back.
+func TestCallerSeriesStayAway(t *testing.T) {
+	inBubbleWith(t, keyed(), func(r *rig) {
+		var list ends
+		list.send(r, "runs", as(aliceKey)...)
+		r.reload(func(c *Config) { c.Callers = c.Callers[1:] })
+		if all := list.all(); all[0].code != 200 {
+			t.Errorf("%+v", all[0])
+		}
+		r.want(1, "gateway_caller_requests_total", "caller", "other")
+		if n := r.seriesOf("alice"); n != 0 {
+			t.Errorf("alice, who is gone, has %d series", n)
+		}
+	}, aSecond)
+}
+
 // Of a hundred thousand callers a thousand have series.
 func TestCallerSeriesAreBounded(t *testing.T) {
 	m := newMetrics("test")

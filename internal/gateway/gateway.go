@@ -265,12 +265,12 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if err != nil {
 		return nil, err
 	}
+	if err := g.reserve(ctx, rec, asked); err != nil {
+		return nil, err
+	}
 	c.want.group, c.want.begins = groups(r, rec.conf, model, asked)
 	if id := cmp.Or(responseID(rec.route, r.URL.EscapedPath()), asked.Previous); id != "" && rec.route.dialect == openai.Responses {
 		c.want.home = g.home(c, id)
-	}
-	if err := g.reserve(ctx, rec, asked); err != nil {
-		return nil, err
 	}
 	c.stream = asked.Stream && rec.route.dialect != openai.Other
 	if rec.route.usage {

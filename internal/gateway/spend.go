@@ -273,7 +273,7 @@ func (g *Gateway) account(rec *record) {
 	if rec.entered {
 		who.running.Add(-1)
 	}
-	name := g.metrics.callerLabel(who.Name)
+	name := rec.callerLabel()
 	g.metrics.callerRequests.WithLabelValues(name, rec.label, string(rec.outcome)).Inc()
 	g.metrics.callerPromptTokens.WithLabelValues(name, rec.label).Add(float64(rec.usage.Prompt))
 	g.metrics.callerCompletionTokens.WithLabelValues(name, rec.label).Add(float64(rec.usage.Completion))

@@ -144,6 +144,22 @@ func TestTokensAreSettled(t *testing.T) {
 	}
 }
 
+// A request that is over the limit has nothing looked up for it.
+func TestOverTheLimitAsksNobody(t *testing.T) {
+	inBubbleWith(t, limitedTo(limits.Limits{Requests: 1}), func(r *rig) {
+		for _, code := range []int{200, 429} {
+			before := len(r.backends[0].requests()) + len(r.backends[1].requests())
+			resp, _ := r.mustPost("/v1/responses", fmt.Sprintf(`{"model":"tiny","input":"x","previous_response_id":"resp_%d"}`, code), as(aliceKey)...)
+			if resp.StatusCode != code {
+				t.Errorf("answered %d; want %d", resp.StatusCode, code)
+			}
+			if n := len(r.backends[0].requests()) + len(r.backends[1].requests()) - before; code == 429 && n != 0 {
+				t.Errorf("backends were asked %d times", n)
+			}
+		}
+	}, status(200), status(404))
+}
+
 // An answer that is made in the background is paid for when it is asked for: it is had
 // for nothing later.
 func TestBackgroundIsCounted(t *testing.T) {

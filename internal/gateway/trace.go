@@ -98,7 +98,7 @@ func (s *spans) begin(t trace.Tracer, r *http.Request, rec *record) {
 	s.server.SetAttributes(
 		attrMethod.String(method),
 		attrRoute.String(rec.route.path),
-		attrPath.String(rec.route.target(r.URL.EscapedPath())),
+		attrPath.String(rec.conf.callers.hide(rec.route.target(r.URL.EscapedPath()))),
 		attrScheme.String(scheme),
 		attrHTTPVersion.String(version),
 		attrRequestID.String(rec.id),

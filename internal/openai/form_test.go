@@ -41,9 +41,15 @@ func TestFormWithModel(t *testing.T) {
 // read the new name; whatever else comes, nothing panics.
 func FuzzFormWithModel(f *testing.F) {
 	f.Add("a", "content\r\n\r\n--", []byte("--xx\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--xx--"))
+	f.Add("a", "", []byte("--xx\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--xx\r\nContent-Disposition: form-data; name=\"model\"; filename=\"\"\r\n\r\n--xx\r\n--xx--"))
 	f.Add("", "\r\n", []byte("--xx\r\n\r\n\r\n--xx"))
 	f.Fuzz(func(t *testing.T, model, content string, raw []byte) {
-		FormWithModel(raw, "multipart/form-data; boundary=xx", "new")
+		const kind = "multipart/form-data; boundary=xx"
+		if other, ok := FormWithModel(raw, kind, "new"); ok && !PeekForm(raw, kind).Doubtful {
+			if got := PeekForm(other, kind); got.Model != "new" || got.Doubtful {
+				t.Errorf("%q, renamed, is %q: %+v", raw, other, got)
+			}
+		}
 		var body bytes.Buffer
 		w := multipart.NewWriter(&body)
 		part, _ := w.CreateFormFile("file", "name")
@@ -57,8 +63,8 @@ func FuzzFormWithModel(f *testing.F) {
 		if !ok {
 			t.Fatalf("%q was not renamed", body.Bytes())
 		}
-		if got := PeekForm(renamed, w.FormDataContentType()).Model; got != "new" {
-			t.Errorf("the model is %q in %q", got, renamed)
+		if got := PeekForm(renamed, w.FormDataContentType()); got.Model != "new" || got.Doubtful {
+			t.Errorf("the model is %q in %q", got.Model, renamed)
 		}
 		if want := body.Len() - len(model) + len("new"); len(renamed) != want {
 			t.Errorf("%d bytes; want %d", len(renamed), want)

@@ -253,7 +253,8 @@ func fieldName(head []byte) string {
 		if !bytes.EqualFold(bytes.TrimSpace(name), []byte("Content-Disposition")) {
 			continue
 		}
-		if _, params, err := mime.ParseMediaType(string(value)); err == nil && params["filename"] == "" {
+		_, params, err := mime.ParseMediaType(string(value))
+		if _, isFile := params["filename"]; err == nil && !isFile {
 			return params["name"]
 		}
 	}
