@@ -80,6 +80,33 @@ func TestKeys(t *testing.T) {
 	}, hello)
 }
 
+// Where two hashes begin alike the rest decides.
+func TestHashesThatBeginAlike(t *testing.T) {
+	almost := secret.HashOf(aliceKey)
+	almost[len(almost)-1] ^= 1
+	inBubbleWith(t, func(c *Config) { c.Callers = []Caller{{Name: "alice", Keys: []secret.Hash{almost}}} }, func(r *rig) {
+		if resp, _ := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`, as(aliceKey)...); resp.StatusCode != 401 {
+			t.Errorf("answered %d", resp.StatusCode)
+		}
+	}, hello)
+}
+
+// Two keys of one caller are one caller in the waiting line.
+func TestTurnsAreOfCallers(t *testing.T) {
+	inBubbleWith(t, keyed(func(c *Config, _, _ *Caller) { c.MaxInFlight, c.MaxWaiting = 10, 10 }), func(r *rig) {
+		var list ends
+		for _, key := range []string{aliceKey, "vg-ALICE-BEFORE", bobKey} {
+			list.send(r, key, as(key)...)
+		}
+		r.g.pool.mu.Lock()
+		callers := len(r.g.pool.running)
+		r.g.pool.mu.Unlock()
+		if list.all(); callers != 2 {
+			t.Errorf("two callers with three keys take turns as %d", callers)
+		}
+	}, aSecond)
+}
+
 // A key that is there twice is none: who stands between may read the other.
 func TestKeyTwice(t *testing.T) {
 	inBubbleWith(t, keyed(), func(r *rig) {
@@ -102,6 +129,7 @@ func TestKeysStayHere(t *testing.T) {
 			{"Authorization", "Bearer " + aliceKey, "X-Request-Id", aliceKey},
 			{"X-Request-Id", aliceKey},
 			as("vg-WRONG-OPENSESAME"),
+			{"Authorization", "Bearer " + aliceKey, "X-Api-Key", "vg-ANOTHER-OPENSESAME"},
 		} {
 			for _, body := range []string{`{"model":"tiny"}`, `{"model":"` + aliceKey + `"}`, `{`, ``} {
 				for _, path := range []string{"/v1/chat/completions", "/v1/chat/completions?k=" + aliceKey, "/v1/responses", "/nowhere", "/" + aliceKey + "/v1/chat/completions", "/v1/responses/" + aliceKey + "/cancel"} {

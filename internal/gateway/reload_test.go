@@ -229,6 +229,11 @@ func TestReloadPlaces(t *testing.T) {
 		if one != 30 {
 			t.Errorf("of 40 requests %d went to the backend of weight 3", one)
 		}
+		r.reload(func(c *Config) { c.Backends, c.Weights = []string{"dns+http://vllm.test.:8000"}, nil })
+		r.reload(func(c *Config) { c.Weights = map[string]int{c.Backends[0]: 5} })
+		if b := r.g.pool.all(); len(b) != 1 || b[0].weight != 5 {
+			t.Errorf("what DNS has found keeps its weight: %+v", b)
+		}
 	}, hello)
 }
 

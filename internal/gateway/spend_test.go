@@ -82,6 +82,59 @@ func TestRequestLimit(t *testing.T) {
 	}, hello)
 }
 
+// What a backend says of limits is about others.
+func TestBackendsRateHeaders(t *testing.T) {
+	other := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Ratelimit-Remaining-Requests", "999")
+		hello(w, r)
+	}
+	inBubbleWith(t, limitedTo(limits.Limits{Requests: 3}), func(r *rig) {
+		for key, want := range map[string]string{aliceKey: "2", bobKey: "999"} {
+			resp, _ := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`, as(key)...)
+			if got := resp.Header.Values("X-Ratelimit-Remaining-Requests"); len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %v left; want %s", key, got, want)
+			}
+		}
+	}, other)
+}
+
+// A limiter that another one has replaced ends when nobody has it any more. (No bubble:
+// what speaks to Redis would wait for the network.)
+func TestReplacedLimiterEnds(t *testing.T) {
+	cfg := Config{Backends: []string{"http://127.0.0.1:1"}, FirstByteTimeout: time.Minute, StreamIdleTimeout: time.Minute, MaxBody: 1 << 20, Log: slog.New(slog.DiscardHandler)}
+	limitedTo(limits.Limits{Requests: 100})(&cfg)
+	cfg.SharedLimits = &limits.Options{URL: "redis://127.0.0.1:1"}
+	g, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		g.Drain(ctx)
+	}()
+	ended := func(c *counting) bool {
+		_, err := c.Take(t.Context(), "alice", limits.Limits{Requests: 1}, 0)
+		return strings.HasSuffix(err.Error(), ": closed")
+	}
+	of := g.settings() // a request begins
+	for _, url := range []string{"redis://127.0.0.1:1", "redis://127.0.0.1:2"} {
+		cfg.SharedLimits = &limits.Options{URL: url}
+		if err := g.Reload(cfg); err != nil {
+			t.Fatal(err)
+		}
+		if same := g.conf.Load().limiter == of.limiter; same != (url == "redis://127.0.0.1:1") {
+			t.Errorf("%s: the same limiter: %v", url, same)
+		}
+	}
+	if ended(of.limiter) {
+		t.Error("it has ended before the request that has it")
+	}
+	if of.limiter.leave(); !ended(of.limiter) {
+		t.Error("it goes on, and nobody has it")
+	}
+}
+
 // What was reserved is settled by what was used, however a request ends.
 func TestTokensAreSettled(t *testing.T) {
 	prompt := strings.Repeat("word", 100) // 400 bytes; a hundred tokens, as they are guessed
