@@ -104,6 +104,8 @@ func serve(f flags, given map[string]bool) {
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
 	}
+	ask := make(chan os.Signal, 1)
+	signal.Notify(ask, syscall.SIGHUP) // before it takes long to read a large file
 	files := &daemon.Files{}
 	s, err := settle(f, given, files)
 	if err == nil {
@@ -134,14 +136,14 @@ func serve(f flags, given map[string]bool) {
 		Log:          log,
 		About:        []any{"backends", s.Backend},
 	}
-	if err := run(server, s, g, files, log); err != nil {
+	if err := run(server, s, g, files, ask, log); err != nil {
 		daemon.Exit(name, daemon.Failed, err)
 	}
 }
 
 // run serves on all ports, and takes changes of the configuration, until the process
 // is told to stop.
-func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Files, log *slog.Logger) error {
+func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Files, ask <-chan os.Signal, log *slog.Logger) error {
 	stop, forget := daemon.Signalled(context.Background())
 	defer forget()
 	// Profiles and metrics are served to the end of the drain.
@@ -164,8 +166,6 @@ func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Fi
 		return err
 	}
 	r := reloader{gateway: g, current: s, log: log}
-	ask := make(chan os.Signal, 1)
-	signal.Notify(ask, syscall.SIGHUP)
 	go files.Follow(stop, ask, r.load)
 	return server.Serve(stop, l)
 }

@@ -231,17 +231,13 @@ func (s *settings) beside(path string) string {
 	return filepath.Join(filepath.Dir(s.Config), path)
 }
 
-// minKey is the shortest key that is taken. A hash that costs a microsecond can be
-// turned back where the key can be guessed.
-const minKey = 16
-
 // checkKey says what is wrong with a key, and not what it is.
 func checkKey(key string) error {
 	switch {
 	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
 		return errors.New("has a space, a line break or a letter that is not ASCII in it; a header cannot have it")
-	case len(key) < minKey:
-		return fmt.Errorf("has less than %d characters; what is so short can be guessed, and its hash turned back: take a key that was drawn at random, such as vllm-gateway hash-key makes", minKey)
+	case len(key) < secret.MinKey:
+		return fmt.Errorf("has less than %d characters; what is so short can be guessed, and its hash turned back: take a key that was drawn at random, such as vllm-gateway hash-key makes", secret.MinKey)
 	}
 	return nil
 }

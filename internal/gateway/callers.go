@@ -69,7 +69,7 @@ func newCallers(list []Caller, before *settings) *callers {
 
 // find gives the caller whose key it is, or nil; and which of its keys. all may be nil.
 func (all *callers) find(key string) (c *caller, number int) {
-	if all == nil || key == "" {
+	if all == nil || len(key) < secret.MinKey {
 		return nil, 0
 	}
 	h := secret.HashOf(key)

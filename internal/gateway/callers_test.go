@@ -20,7 +20,7 @@ const aliceKey, bobKey = "vg-ALICE-OPENSESAME", "vg-BOB-OPENSESAME"
 func keyed(change ...func(c *Config, alice, bob *Caller)) func(*Config) {
 	return func(c *Config) {
 		c.Callers = []Caller{
-			{Name: "alice", Keys: []secret.Hash{secret.HashOf("vg-ALICE-BEFORE"), secret.HashOf(aliceKey)}},
+			{Name: "alice", Keys: []secret.Hash{secret.HashOf("vg-ALICE-BEFORE-THAT"), secret.HashOf(aliceKey)}},
 			{Name: "bob", Keys: []secret.Hash{secret.HashOf(bobKey)}},
 		}
 		for _, f := range change {
@@ -41,7 +41,7 @@ func TestKeys(t *testing.T) {
 		}{
 			{"none", "", nil, 401},
 			{"alice's", "", as(aliceKey), 200},
-			{"the one before", "", as("vg-ALICE-BEFORE"), 200},
+			{"the one before", "", as("vg-ALICE-BEFORE-THAT"), 200},
 			{"bob's", "", as(bobKey), 200},
 			{"as Anthropic has it", "", []string{"X-Api-Key", aliceKey}, 200},
 			{"another letter case of the scheme", "", []string{"Authorization", "bearer " + aliceKey}, 200},
@@ -91,11 +91,25 @@ func TestHashesThatBeginAlike(t *testing.T) {
 	}, hello)
 }
 
+// The hash of a key that can be guessed lets nobody in.
+func TestShortKeys(t *testing.T) {
+	short := strings.Repeat("k", secret.MinKey-1)
+	inBubbleWith(t, func(c *Config) {
+		c.Callers = []Caller{{Name: "alice", Keys: []secret.Hash{secret.HashOf(short), secret.HashOf(short + "k")}}}
+	}, func(r *rig) {
+		for key, code := range map[string]int{short: 401, short + "k": 200} {
+			if resp, _ := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`, as(key)...); resp.StatusCode != code {
+				t.Errorf("%d characters: %d; want %d", len(key), resp.StatusCode, code)
+			}
+		}
+	}, hello)
+}
+
 // Two keys of one caller are one caller in the waiting line.
 func TestTurnsAreOfCallers(t *testing.T) {
 	inBubbleWith(t, keyed(func(c *Config, _, _ *Caller) { c.MaxInFlight, c.MaxWaiting = 10, 10 }), func(r *rig) {
 		var list ends
-		for _, key := range []string{aliceKey, "vg-ALICE-BEFORE", bobKey} {
+		for _, key := range []string{aliceKey, "vg-ALICE-BEFORE-THAT", bobKey} {
 			list.send(r, key, as(key)...)
 		}
 		r.g.pool.mu.Lock()
@@ -436,7 +450,7 @@ func TestCallerSeries(t *testing.T) {
 		}
 		r.mustPost("/v1/chat/completions", `{"model":"tiny"}`, as(bobKey)...)
 		r.reload(func(c *Config) {
-			c.Callers = []Caller{c.Callers[0], {Name: "carol", Keys: []secret.Hash{secret.HashOf("vg-carol")}}}
+			c.Callers = []Caller{c.Callers[0], {Name: "carol", Keys: []secret.Hash{secret.HashOf("vg-CAROL-OPENSESAME")}}}
 		})
 		if a, b, c := r.seriesOf("alice"), r.seriesOf("bob"), r.seriesOf("carol"); a != 3 || b != 0 || c != 3 {
 			t.Errorf("after a reload alice has %d, bob %d, carol %d; want 3, 0, 3", a, b, c)

@@ -141,8 +141,10 @@ func TestReloadEach(t *testing.T) {
 		if resp, _ := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`); resp.StatusCode != 401 {
 			t.Errorf("without a key: %d", resp.StatusCode)
 		}
-		r.reload(func(c *Config) { c.Callers = []Caller{{Name: "carol", Keys: []secret.Hash{secret.HashOf("vg-carol")}}} })
-		for key, code := range map[string]int{aliceKey: 401, "vg-carol": 200} {
+		r.reload(func(c *Config) {
+			c.Callers = []Caller{{Name: "carol", Keys: []secret.Hash{secret.HashOf("vg-CAROL-OPENSESAME")}}}
+		})
+		for key, code := range map[string]int{aliceKey: 401, "vg-CAROL-OPENSESAME": 200} {
 			if resp, _ := r.mustPost("/v1/chat/completions", `{"model":"tiny"}`, as(key)...); resp.StatusCode != code {
 				t.Errorf("%s: %d; want %d", key, resp.StatusCode, code)
 			}
@@ -150,7 +152,7 @@ func TestReloadEach(t *testing.T) {
 		r.reload(func(c *Config) { c.FirstByteTimeout = time.Second })
 		r.vllm("slow:8000", sse(role, hang))
 		r.reload(func(c *Config) { c.Backends = []string{"http://slow:8000"} })
-		if resp, _ := r.mustPost("/v1/chat/completions", ask, as("vg-carol")...); resp.StatusCode != 504 {
+		if resp, _ := r.mustPost("/v1/chat/completions", ask, as("vg-CAROL-OPENSESAME")...); resp.StatusCode != 504 {
 			t.Errorf("first byte: %d", resp.StatusCode)
 		}
 	}, hello)
@@ -300,7 +302,7 @@ func TestReloadUnderStreams(t *testing.T) {
 			cfg := r.changed(func(c *Config) {
 				c.Backends = [][]string{{always}, {always, "dns+http://vllm.test.:8000"}, {"dns+http://vllm.test.:8000"}, {"http://10.0.0.1:8000", always}}[i%4]
 				c.MaxInFlight, c.MaxWaiting = []int{0, 500, 150}[i%3], 1000
-				c.Callers[1].Keys = []secret.Hash{secret.HashOf(fmt.Sprint("vg-bob-", i))}
+				c.Callers[1].Keys = []secret.Hash{secret.HashOf(fmt.Sprint("vg-BOB-OPENSESAME-", i))}
 			})
 			if i%10 == 9 {
 				cfg.Backends = nil

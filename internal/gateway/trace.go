@@ -377,10 +377,14 @@ type carrier http.Header
 func (h carrier) Get(name string) string {
 	all := http.Header(h).Values(name)
 	switch {
-	case len(all) == 1:
+	case name != "tracestate" && len(all) == 1:
 		return all[0]
 	case name == "tracestate":
-		return strings.Join(all, ",")
+		state := strings.Join(all, ",")
+		if key := presentedKey(http.Header(h)); key != "" && strings.Contains(state, key) {
+			return "" // it would go to backends, and to who collects spans
+		}
+		return state
 	}
 	return ""
 }

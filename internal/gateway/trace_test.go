@@ -419,6 +419,7 @@ func TestTraceGoesOn(t *testing.T) {
 		"a trace":            {[][2]string{{"traceparent", clientsParent}, {"tracestate", "a=1"}}, clientsTrace, "a=1"},
 		"state in parts":     {[][2]string{{"traceparent", clientsParent}, {"tracestate", "a=1"}, {"Tracestate", "b=2"}}, clientsTrace, "a=1,b=2"},
 		"broken state":       {[][2]string{{"traceparent", clientsParent}, {"tracestate", "=,="}}, clientsTrace, ""},
+		"a key in the state": {[][2]string{{"traceparent", clientsParent}, {"tracestate", "a=" + aliceKey}, {"Authorization", "Bearer " + aliceKey}}, clientsTrace, ""},
 		"no trace":           {[][2]string{{"traceparent", "00-" + strings.Repeat("0", 32) + "-00f067aa0ba902b7-01"}, {"tracestate", "a=1"}}, "", ""},
 		"nonsense":           {[][2]string{{"traceparent", "what?"}, {"tracestate", "a=1"}}, "", ""},
 		"two":                {[][2]string{{"traceparent", clientsParent}, {"traceparent", clientsParent}}, "", ""},

@@ -84,5 +84,9 @@ func (h Hash) String() string { return hashPrefix + hex.EncodeToString(h[:]) }
 // Is compares in a time that does not tell where two differ.
 func (h Hash) Is(other Hash) bool { return subtle.ConstantTimeCompare(h[:], other[:]) == 1 }
 
+// MinKey is how many characters a key has at least. What is shorter can be guessed, and
+// its hash turned back.
+const MinKey = 16
+
 // NewKey makes a key: some 130 bits of chance.
 func NewKey() Text { return New("vg-" + rand.Text()) }
