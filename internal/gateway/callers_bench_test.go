@@ -17,7 +17,7 @@ func BenchmarkCallers(b *testing.B) {
 		l := limits.Limits{Requests: 1 << 40, Tokens: 1 << 40, DayTokens: 1 << 40}
 		list := make([]Caller, n)
 		for i := range list {
-			list[i] = Caller{Name: fmt.Sprint("caller-", i), Keys: []secret.Hash{secret.HashOf(fmt.Sprint("vg-the-key-of-", i))}, Limits: l}
+			list[i] = Caller{Name: fmt.Sprint("caller-", i), Keys: []secret.Hash{secret.HashOf(fmt.Sprint("vg-the-very-key-of-", i))}, Limits: l}
 		}
 		conf := &settings{callers: newCallers(list, nil), limiter: newCounting(limits.NewLocal())}
 		g := &Gateway{}
@@ -25,7 +25,7 @@ func BenchmarkCallers(b *testing.B) {
 		r := httptest.NewRequest("POST", "/v1/chat/completions", nil)
 		headers := make([][]string, askers)
 		for i := range headers {
-			headers[i] = []string{fmt.Sprint("Bearer vg-the-key-of-", i*(n/askers))}
+			headers[i] = []string{fmt.Sprint("Bearer vg-the-very-key-of-", i*(n/askers))}
 		}
 		rec := &record{}
 		identify := func(b *testing.B, i int) *record {
