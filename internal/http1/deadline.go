@@ -1,0 +1,140 @@
+package http1
+
+import (
+	"bytes"
+	"net"
+	"time"
+)
+
+// Deadlines are set as rarely as can be: each is a change to the runtime's timers. That
+// of a body is set when somebody has to wait for it, which most bodies need not; that
+// of an idle connection stays as long as it is about right.
+
+func timeAfter(d time.Duration) time.Time {
+	if d <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(d)
+}
+
+// deadline is when reading ends, now.
+func (c *serverConn) deadline(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setDeadline(t)
+}
+
+func (c *serverConn) setDeadline(t time.Time) error {
+	if t.Equal(c.set) {
+		return nil
+	}
+	c.set = t
+	return c.conn.SetReadDeadline(t)
+}
+
+// idleDeadline gives an idle connection its time. The one that it has from before will
+// do if it is a second short at most.
+func (c *serverConn) idleDeadline() {
+	limit := c.server.idleTimeout()
+	by := timeAfter(limit)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if short := by.Sub(c.set); c.set.IsZero() || short < 0 || short > min(time.Second, limit/8) {
+		c.setDeadline(by)
+	}
+}
+
+// want is when reading the body of the next request ends, unless its handler says
+// otherwise.
+func (c *serverConn) want(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = t
+}
+
+// readBy is when reading the body ends; it may be said while it is read.
+func (c *serverConn) readBy(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = t
+	if c.reading {
+		return c.setDeadline(t)
+	}
+	return nil
+}
+
+// writeBy is when writing ends.
+func (c *serverConn) writeBy(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.IsZero() && !c.writeLimit {
+		return nil
+	}
+	c.writeLimit = !t.IsZero()
+	return c.conn.SetWriteDeadline(t)
+}
+
+// beginReading: somebody waits for the body.
+func (c *serverConn) beginReading() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = true
+	c.setDeadline(c.wanted)
+}
+
+func (c *serverConn) endReading() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+}
+
+// readBody reads bytes of a body, if only by waiting for them.
+func (c *serverConn) readBody(p []byte) (int, error) {
+	if len(c.conn.rest) == 0 {
+		c.beginReading()
+		defer c.endReading()
+	}
+	return c.conn.Read(p)
+}
+
+// fillBody is readBody into the connection's rest, which is empty.
+func (c *serverConn) fillBody() error {
+	c.beginReading()
+	defer c.endReading()
+	return c.conn.fill(1)
+}
+
+// watch has the request's context end when the client leaves. All of the request has
+// been read.
+func (c *serverConn) watch(a *answer) {
+	a.watched = true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn.quick == nil { // a byte is read ahead
+		c.setDeadline(time.Time{})
+	}
+	c.conn.onHangup(a.cancel)
+}
+
+// unwatch ends it.
+func (c *serverConn) unwatch() {
+	c.conn.offHangup()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn.quick == nil {
+		c.set = time.Time{} // as reading ahead leaves it
+	}
+}
+
+// letGo gives the connection to a handler, and what was read of it.
+func (c *serverConn) letGo(a *answer) (conn net.Conn, ahead []byte) {
+	if a.watched {
+		c.unwatch()
+	}
+	ahead = bytes.Clone(c.conn.rest)
+	c.conn.use(len(ahead))
+	conn = c.conn.underneath()
+	conn.SetDeadline(time.Time{})
+	c.server.forget(c)
+	return conn, ahead
+}
