@@ -147,14 +147,6 @@ func (c *conn) each(take func([]byte) bool) error {
 	}
 }
 
-// ahead reads a byte ahead, which is how a hangup is seen where the kernel does not
-// tell of it.
-type ahead struct {
-	done chan struct{}
-	b    [1]byte
-	n    int
-}
-
 // onHangup has f called, once, when the peer hangs up. f must not wait for anything.
 // Nobody may read until offHangup.
 func (c *conn) onHangup(f func()) {
@@ -162,33 +154,52 @@ func (c *conn) onHangup(f func()) {
 		c.quick.hangup.on(f)
 		return
 	}
+	c.readAhead(f)
+}
+
+// offHangup: f does not run any more, and will not.
+func (c *conn) offHangup() {
+	if c.ahead != nil {
+		c.stopAhead()
+	} else if c.quick != nil {
+		c.quick.hangup.off()
+	}
+}
+
+// ahead is a byte that is read ahead: so a hangup is seen where the kernel does not
+// tell of it, and what comes where nothing is to come.
+type ahead struct {
+	done chan struct{}
+	b    [1]byte
+	n    int
+	err  error
+}
+
+// readAhead calls f when the peer has hung up; it may be nil.
+func (c *conn) readAhead(f func()) {
 	a := &ahead{done: make(chan struct{})}
 	c.ahead = a
 	go func() {
 		defer close(a.done)
-		n, err := c.Conn.Read(a.b[:])
-		a.n = n
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		a.n, a.err = c.Conn.Read(a.b[:])
+		if errors.Is(a.err, os.ErrDeadlineExceeded) {
+			a.err = nil
+		}
+		if a.err != nil && f != nil {
 			f()
 		}
 	}()
 }
 
-// offHangup: f does not run any more, and will not.
-func (c *conn) offHangup() {
+// stopAhead puts what was read into rest, and reports whether the peer is still there.
+func (c *conn) stopAhead() (there bool) {
 	a := c.ahead
-	if a == nil {
-		if c.quick != nil {
-			c.quick.hangup.off()
-		}
-		return
-	}
 	c.ahead = nil
 	c.Conn.SetReadDeadline(time.Unix(1, 0)) // ends the read
 	<-a.done
 	c.Conn.SetReadDeadline(time.Time{})
 	if a.n == 0 {
-		return
+		return a.err == nil
 	}
 	if c.buf == nil {
 		c.buf = takeBuffer()
@@ -198,6 +209,7 @@ func (c *conn) offHangup() {
 		c.makeRoom()
 	}
 	c.rest = append(c.rest, a.b[0])
+	return a.err == nil
 }
 
 // noEOF makes of an end that comes too early what it is.

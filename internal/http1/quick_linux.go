@@ -147,15 +147,38 @@ func (q *quick) tryWrite(fd uintptr) bool {
 	return true
 }
 
-// writeNow writes what there is room for, without waiting.
-func (q *quick) writeNow(p []byte) (int, error) {
-	q.out.p = p
-	return q.finish("write", &q.out, q.raw.Write(q.tryWriteNow))
+// writeBothNow writes what there is room for of two stretches, without waiting.
+func (q *quick) writeBothNow(a, b []byte) (int, error) {
+	n, err := q.finish("write", &q.out, q.raw.Write(func(fd uintptr) bool {
+		parts := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+		parts[0].SetLen(len(a))
+		parts[1].SetLen(len(b))
+		for {
+			n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&parts)), uintptr(len(parts)))
+			switch errno {
+			case 0:
+				q.out.n = int(n)
+			case syscall.EINTR:
+				continue
+			case syscall.EAGAIN:
+			default:
+				q.out.err = errno
+			}
+			return true
+		}
+	}))
+	return n, err
 }
 
-func (q *quick) tryWriteNow(fd uintptr) bool {
-	q.tryWrite(fd)
-	return true
+// silent reports whether the peer has neither said anything nor closed.
+func (q *quick) silent() bool {
+	silent := false
+	q.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		silent = errno == syscall.EAGAIN
+	})
+	return silent
 }
 
 // end notes how a try went, and reports whether the transfer is over.

@@ -13,10 +13,11 @@ type quick struct {
 func quicken(c net.Conn) net.Conn { return c }
 func asQuick(net.Conn) *quick     { return nil }
 
-func (q *quick) plain() net.Conn                      { return q.Conn }
-func (q *quick) readNew() (*[]byte, int, error)       { panic("http1: no quick connections here") }
-func (q *quick) each(take func([]byte) bool) error    { panic("http1: no quick connections here") }
-func (q *quick) writeNow(p []byte) (n int, err error) { panic("http1: no quick connections here") }
+func (q *quick) plain() net.Conn                       { return q.Conn }
+func (q *quick) readNew() (*[]byte, int, error)        { panic("http1: no quick connections here") }
+func (q *quick) each(take func([]byte) bool) error     { panic("http1: no quick connections here") }
+func (q *quick) writeBothNow(a, b []byte) (int, error) { panic("http1: no quick connections here") }
+func (q *quick) silent() bool                          { panic("http1: no quick connections here") }
 
 type hangup struct{}
 

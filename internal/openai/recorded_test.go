@@ -144,7 +144,7 @@ func TestRecordedStreams(t *testing.T) {
 			for n := 0; ; {
 				p := cut.Next()
 				if p.Bytes == nil {
-					if cut.Fill(source) != nil {
+					if cut.fill(source) != nil {
 						break
 					}
 					continue

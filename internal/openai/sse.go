@@ -1,45 +1,44 @@
 package openai
 
-import (
-	"bytes"
-	"io"
-)
+import "bytes"
 
 // MaxEvent is the longest event that [Events] gives whole, in bytes. No token
 // is that long; images and sounds in a stream may be.
 const MaxEvent = 64 << 10
 
-// firstRead is the size that a buffer begins with: vLLM writes an event at a
-// time, and most are a few hundred bytes.
-const firstRead = 4 << 10
-
 // Events cuts a stream of server-sent events into its events, in place, as
 // bytes arrive. The pieces that it gives, laid end to end, are the stream byte
-// for byte. Memory is bounded by twice [MaxEvent]. The zero value is ready.
+// for byte. It copies nothing, but an event that comes in parts; memory is bounded by
+// twice [MaxEvent]. The zero value is ready.
 //
 // An event ends with an empty line; lines end with LF or CRLF. (A lone CR, which
 // the standard also allows, ends no line here: no server of this field sends it.)
 type Events struct {
-	buf        []byte
-	start, end int // buf[start:end] has been read and not been given
-	searched   int // so much of it holds no event's end
-	open       bool
+	unread   []byte // what was added and not given
+	own      bool   // it lies in memory of ours
+	searched int    // so much of it holds no event's end
+	open     bool
 }
 
-// Fill reads once from r. Pieces that Next gave are no longer valid after it.
-func (e *Events) Fill(r io.Reader) error {
-	if e.start > 0 {
-		copy(e.buf, e.buf[e.start:e.end])
-		e.start, e.end = 0, e.end-e.start
+// Add takes what the stream goes on with. It must stay as it is until Keep, which must
+// come before the next Add.
+func (e *Events) Add(p []byte) {
+	if len(e.unread) == 0 {
+		e.unread, e.own = p, false
+		return
 	}
-	if e.end == len(e.buf) {
-		grown := make([]byte, max(firstRead, 2*len(e.buf)))
-		copy(grown, e.buf[:e.end])
-		e.buf = grown
+	e.unread = append(e.unread, p...)
+}
+
+// Keep keeps what was added and not given. The pieces that were given are no longer
+// valid after it.
+func (e *Events) Keep() {
+	switch {
+	case len(e.unread) == 0:
+		e.unread, e.own = nil, false
+	case !e.own:
+		e.unread, e.own = append([]byte(nil), e.unread...), true
 	}
-	n, err := r.Read(e.buf[e.end:])
-	e.end += n
-	return err
 }
 
 // Piece is a stretch of a stream: an event with its empty line, or, of an event
@@ -53,18 +52,17 @@ type Piece struct {
 
 // Next gives the next piece of what was read; one without bytes: read on.
 func (e *Events) Next() Piece {
-	unread := e.buf[e.start:e.end]
-	first := !e.open
+	unread, first := e.unread, !e.open
 	if n := eventEnd(unread, e.searched); n > 0 {
 		e.open = false
-		e.start += n
+		e.unread = unread[n:]
 		e.searched = 0
 		return Piece{unread[:n], first, true}
 	}
 	e.searched = max(0, len(unread)-tail)
 	if len(unread) > MaxEvent || e.open && len(unread) > tail {
 		e.open = true
-		e.start = e.end - tail
+		e.unread = unread[len(unread)-tail:]
 		e.searched = 0
 		return Piece{unread[:len(unread)-tail], first, false}
 	}
@@ -73,7 +71,7 @@ func (e *Events) Next() Piece {
 
 // Rest is what was read and not given: at the end of a stream, an event without
 // its empty line, or the first half of one.
-func (e *Events) Rest() Piece { return Piece{e.buf[e.start:e.end], !e.open, true} }
+func (e *Events) Rest() Piece { return Piece{e.unread, !e.open, true} }
 
 // Open reports whether part of a long event was given and its end was not.
 func (e *Events) Open() bool { return e.open }

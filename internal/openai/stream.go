@@ -31,6 +31,7 @@ type Stream struct {
 	// that is well-formed.
 	ID string
 
+	alike  alike  // the last event that only bore a token
 	forced bool   // the server puts usage on every chunk, asked or not
 	kind   string // of the long event that is passing
 	tail   []byte // its last bytes
@@ -67,10 +68,17 @@ type Failure struct {
 
 // Read says what a piece of the stream means. It never keeps the piece.
 func (s *Stream) Read(p Piece) Fact {
-	if p.First && p.Last {
-		return s.readEvent(p.Bytes)
+	if !p.First || !p.Last {
+		return s.readPart(p)
 	}
-	return s.readPart(p)
+	if s.alike.matches(p.Bytes) {
+		return Fact{Token: true}
+	}
+	fact := s.readEvent(p.Bytes)
+	if fact == (Fact{Token: true}) {
+		s.alike.learn(s.Dialect, p.Bytes)
+	}
+	return fact
 }
 
 func (s *Stream) readEvent(event []byte) Fact {

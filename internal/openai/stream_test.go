@@ -173,7 +173,7 @@ func TestStreamID(t *testing.T) {
 			for {
 				if p := cut.Next(); p.Bytes != nil {
 					s.Read(p)
-				} else if cut.Fill(event) != nil {
+				} else if cut.fill(event) != nil {
 					break
 				}
 			}
