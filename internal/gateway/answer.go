@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
@@ -69,28 +70,30 @@ func (a *answer) hold() error {
 	case a.stream == nil:
 		return a.holdBytes()
 	}
-	for {
-		err := a.stream.events.Fill(a.body)
-		a.held = append(a.held, a.stream.read(time.Now())...)
-		if err == io.EOF {
-			a.held = append(a.held, a.stream.rest(time.Now())...)
-		}
-		switch {
-		case a.stream.failure != nil && a.stream.first.IsZero():
-			a.become(a.stream.failure)
-			return nil
-		case a.stream.aborted && a.stream.first.IsZero(), a.stream.ended && !a.stream.begun() && a.stream.failure == nil:
-			return errCut
-		case !a.stream.first.IsZero(), a.stream.ended, len(a.held) >= openai.MaxEvent:
-			return nil
-		case err == io.EOF && a.stream.whole():
-			return nil
-		case err == io.EOF:
-			return errCut
-		case err != nil:
-			return err
-		}
+	m := a.stream
+	err := a.body.(*http1.Body).Each(func(p []byte) bool {
+		m.events.Add(p)
+		a.held = append(a.held, m.read(time.Now())...)
+		m.events.Keep()
+		return m.first.IsZero() && m.failure == nil && !m.aborted && !m.ended && len(a.held) < openai.MaxEvent
+	})
+	if err == io.EOF {
+		a.held = append(a.held, m.rest(time.Now())...)
 	}
+	switch {
+	case m.failure != nil && m.first.IsZero():
+		a.become(m.failure)
+		return nil
+	case m.aborted && m.first.IsZero(), m.ended && !m.begun() && m.failure == nil:
+		return errCut
+	case !m.first.IsZero(), m.ended, len(a.held) >= openai.MaxEvent:
+		return nil
+	case err == io.EOF && m.whole():
+		return nil
+	case err == io.EOF:
+		return errCut
+	}
+	return err
 }
 
 func (a *answer) holdBytes() error {

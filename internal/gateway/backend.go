@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 )
 
 // state of a backend, as its last health probe or the last request to it left
@@ -27,7 +29,7 @@ type backend struct {
 	name string   // host:port, the label of metrics
 	host string   // the Host header
 	of   *place   // which source names it
-	road *road
+	road *http1.Client
 	hash uint64        // of its name; see byHash
 	fell chan struct{} // holds something once it has gone down
 	// stop ends the probes.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 )
 
 // bodyTimeout is how long a request's body may take to arrive. ServeHTTP sets
@@ -49,7 +51,7 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 	p := &payload{room: room}
 	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength, p.grow)
 	if err != nil {
-		p.drop()
+		p.release()
 		if http1 {
 			w.Header().Set("Connection", "close")
 		}
@@ -103,11 +105,12 @@ func readAll(r io.Reader, announced int64, grow func(int) error) ([]byte, error)
 
 // payload is a request's body, kept for another attempt until an answer begins.
 type payload struct {
-	mu   sync.Mutex
-	data []byte
-	sent bool // some attempt has read it to its end
-	room *memory
-	held int // bytes taken of room
+	mu      sync.Mutex
+	data    []byte
+	sending int  // attempts that the bytes are on their way to
+	over    bool // none will come any more
+	room    *memory
+	held    int // bytes taken of room
 }
 
 var errReleased = errors.New("the request body is no longer kept")
@@ -116,38 +119,42 @@ func isForm(contentType string) bool {
 	return strings.HasPrefix(strings.ToLower(contentType), "multipart/form-data")
 }
 
-// reader reads the payload from its beginning.
-func (p *payload) reader() io.ReadCloser {
+// body gives the payload to one attempt, which closes it once it is sent.
+func (p *payload) body() (io.ReadCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sent = false
-	return &payloadReader{p: p, size: len(p.data)}
-}
-
-// release forgets the bytes, unless they are still on their way: a stream may
-// go on for long after its prompt is of no more use here.
-func (p *payload) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sent {
-		p.forget()
+	if p.over {
+		return nil, errReleased
 	}
+	p.sending++
+	return http1.NewBytes(p.data, p.sent), nil
 }
 
-// drop gives back what the payload takes of the memory for bodies. p may be nil.
-func (p *payload) drop() {
+func (p *payload) sent() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sending--
+	p.forget()
+}
+
+// release forgets the bytes, once they are not on their way any more: a stream may
+// go on for long after its prompt is of no more use here. p may be nil.
+func (p *payload) release() {
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.over = true
 	p.forget()
 }
 
 func (p *payload) forget() {
-	p.data = nil
-	p.room.give(p.held)
-	p.held = 0
+	if p.over && p.sending == 0 {
+		p.data = nil
+		p.room.give(p.held)
+		p.held = 0
+	}
 }
 
 // grow takes memory for a buffer of so many bytes, in place of a smaller one.
@@ -177,28 +184,3 @@ func (m *memory) take(n int) bool {
 }
 
 func (m *memory) give(n int) { m.used.Add(int64(-n)) }
-
-type payloadReader struct {
-	p         *payload
-	off, size int
-}
-
-// Read gives EOF by its own count: net/http asks for more once after the last
-// byte, and by then the payload may have been released.
-func (r *payloadReader) Read(b []byte) (int, error) {
-	r.p.mu.Lock()
-	defer r.p.mu.Unlock()
-	if r.off == r.size {
-		return 0, io.EOF
-	}
-	if len(r.p.data) < r.size {
-		return 0, errReleased
-	}
-	n := copy(b, r.p.data[r.off:])
-	if r.off += n; r.off == r.size {
-		r.p.sent = true
-	}
-	return n, nil
-}
-
-func (r *payloadReader) Close() error { return nil }

@@ -47,13 +47,23 @@ func TestMemoryForBodies(t *testing.T) {
 	}, answer200("text/plain", 10*time.Second, "x"))
 }
 
-// Who still reads a body that is gone is told so.
-func TestReadingAReleasedBody(t *testing.T) {
-	p := &payload{data: []byte("x"), room: &memory{}}
-	r := p.reader()
-	p.drop()
-	if n, err := r.Read(make([]byte, 10)); n != 0 || err != errReleased {
-		t.Errorf("%d, %v; want %v", n, err, errReleased)
+// What is on its way stays until it is sent; then it is gone, and who asks for it is
+// told so.
+func TestReleaseOfABody(t *testing.T) {
+	p := &payload{data: []byte("x"), room: &memory{}, held: 1}
+	p.room.take(1)
+	first, _ := p.body()
+	p.release()
+	if string(p.data) != "x" || p.room.used.Load() != 1 {
+		t.Error("a body that is on its way was released")
+	}
+	if _, err := p.body(); err != errReleased {
+		t.Errorf("%v; want %v", err, errReleased)
+	}
+	first.Close()
+	first.Close()
+	if p.data != nil || p.room.used.Load() != 0 || p.sending != 0 {
+		t.Errorf("%q, %d bytes, on its way to %d: still kept", p.data, p.room.used.Load(), p.sending)
 	}
 }
 

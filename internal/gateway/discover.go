@@ -4,12 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/secret"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 )
 
 const (
@@ -24,29 +25,22 @@ const (
 	forgetAfter = 10 * time.Minute
 )
 
-// road is how to get to the backends of a source.
-type road struct {
-	pooled   *http.Transport
-	unpooled *http.Transport // the same, with a connection for each request
-}
-
-// newRoad makes a road. serverName is what TLS certificates must be for; "" is
-// the host of the URL.
-func (g *Gateway) newRoad(serverName string) *road {
-	r := &road{g.newTransport(), g.newTransport()}
-	r.unpooled.DisableKeepAlives = true
-	if serverName != "" {
-		for _, t := range []*http.Transport{r.pooled, r.unpooled} {
-			t.TLSClientConfig = &tls.Config{ServerName: serverName}
-		}
+// newRoad makes what gets requests to the backends of a source. serverName is what TLS
+// certificates must be for; "" is the host of the URL.
+func (g *Gateway) newRoad(serverName string) *http1.Client {
+	return &http1.Client{
+		Dial:             g.dial,
+		TLS:              &tls.Config{ServerName: serverName},
+		HandshakeTimeout: connectTimeout,
+		IdleTimeout:      idleConnTimeout,
+		MaxIdle:          1024, // no limit on those in use: that would be a waiting line that nobody sees
 	}
-	return r
 }
 
 // place is one --backend and what is known of it.
 type place struct {
 	source
-	road   *road
+	road   *http1.Client
 	ctx    context.Context // ends when it is no longer configured
 	stop   context.CancelFunc
 	weight int                         // guarded by pool.mu

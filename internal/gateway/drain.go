@@ -93,6 +93,6 @@ func (g *Gateway) Drain(ctx context.Context) {
 		l.Close()
 	}
 	for _, s := range g.places {
-		s.road.pooled.CloseIdleConnections()
+		s.road.CloseIdleConnections()
 	}
 }

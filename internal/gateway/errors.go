@@ -84,16 +84,12 @@ func blame(ctx context.Context, err error) error {
 // broken reports whether a connection broke, rather than brought nonsense.
 func broken(err error) bool {
 	var op *net.OpError
-	switch {
-	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return true
-	}
-	return err != nil && err.Error() == "http: server closed idle connection" // net/http exports no name for it
+	return errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // plain gives an error of the transport as it may be logged. What is said of a
-// broken connection names addresses and system errors; what net/http says of a
-// malformed answer quotes it.
+// broken connection names addresses and system errors; what is said of a
+// malformed answer may quote it.
 func plain(err error) error {
 	if broken(err) || errors.Is(err, errCut) || errors.Is(err, errBackendKey) {
 		return err

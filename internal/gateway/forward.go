@@ -3,13 +3,10 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -67,9 +64,6 @@ func backendHeader(r *http.Request, id string) http.Header {
 	h.Del("Expect")               // the body is here already
 	h.Del("Accept-Encoding")      // tokens are counted on plain bytes
 	h.Del("Content-Length")
-	if _, ok := h["User-Agent"]; !ok {
-		h["User-Agent"] = nil // else net/http would invent one
-	}
 	return h
 }
 
@@ -90,14 +84,9 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 		ProtoMinor: 1,
 	}
 	if c.body != nil && len(c.body.data) > 0 {
-		r.Body = c.body.reader()
 		r.ContentLength = int64(len(c.body.data))
-		// With GetBody net/http takes another pooled connection where it has not
-		// written a byte yet. With this header as well it would send again what it
-		// has written, on every connection in the pool.
-		if c.header.Get("Idempotency-Key") == "" && c.header.Get("X-Idempotency-Key") == "" {
-			r.GetBody = func() (io.ReadCloser, error) { return c.body.reader(), nil }
-		}
+		r.GetBody = c.body.body
+		r.Body, _ = c.body.body() // it is kept while there are attempts
 	}
 	return r.WithContext(ctx)
 }
@@ -222,7 +211,7 @@ func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 
 	a := &answer{g: g, rec: rec, ctx: ctx, cancel: cancel, backend: b, lease: l, sent: sent, upgrade: c.upgrade}
 	a.spans = rec.spans.attempt(a, c)
-	resp, err := g.send(a.spans.watch(ctx), c, b)
+	resp, err := b.road.RoundTrip(c.to(a.spans.watch(ctx), b))
 	if err == nil {
 		a.take(resp, c.asked)
 		err = a.hold()
@@ -244,20 +233,6 @@ func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 		g.metrics.upstreamErrors.WithLabelValues(b.name, a.failedBy()).Inc()
 	}
 	return a, nil
-}
-
-// send sends the call to a backend. If a pooled connection breaks before a byte
-// has come back, the backend may just have been closing it, so the call is sent
-// once more, on a connection of its own: once, so that a request which breaks
-// servers is not tried on every connection that there is.
-func (g *Gateway) send(ctx context.Context, c *call, b *backend) (*http.Response, error) {
-	var pooled atomic.Bool
-	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { pooled.Store(i.Reused) }}
-	resp, err := b.road.pooled.RoundTrip(c.to(httptrace.WithClientTrace(ctx, trace), b))
-	if err == nil || ctx.Err() != nil || !pooled.Load() || !broken(err) {
-		return resp, err
-	}
-	return b.road.unpooled.RoundTrip(c.to(ctx, b))
 }
 
 // note counts a backend's failure. A connection that was refused is a server

@@ -25,6 +25,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
@@ -58,7 +59,7 @@ type Gateway struct {
 	watching context.Context
 	watchers sync.WaitGroup
 	unwatch  context.CancelFunc
-	shared   *road // to all backends but those that have one of their own
+	shared   *http1.Client // to all backends but those that have one of their own
 }
 
 // New makes a gateway and begins to probe its backends. The error is that of
@@ -82,19 +83,6 @@ func New(cfg Config) (*Gateway, error) {
 	g.shared = g.newRoad("")
 	g.apply(cfg, nil)
 	return g, nil
-}
-
-func (g *Gateway) newTransport() *http.Transport {
-	var http1 http.Protocols
-	http1.SetHTTP1(true)
-	return &http.Transport{
-		Protocols:           &http1,
-		DialContext:         g.dial,
-		DisableCompression:  true,
-		IdleConnTimeout:     idleConnTimeout,
-		MaxIdleConnsPerHost: 1024, // no limit on open ones: that would be a waiting line that nobody sees
-		TLSHandshakeTimeout: connectTimeout,
-	}
 }
 
 // ServeHTTP is the whole list of what can be reached.

@@ -110,7 +110,7 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 	if key := b.of.key.Load(); !key.IsZero() {
 		r.Header.Set("Authorization", "Bearer "+key.Reveal())
 	}
-	resp, err := b.road.pooled.RoundTrip(r)
+	resp, err := b.road.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}

@@ -102,7 +102,7 @@ func (g *Gateway) home(c *call, id string) *backend {
 // hasAnswer asks with the client's own headers, so that what it may not see, it
 // does not find.
 func hasAnswer(ctx context.Context, ask *call, b *backend) bool {
-	resp, err := b.road.pooled.RoundTrip(ask.to(ctx, b))
+	resp, err := b.road.RoundTrip(ask.to(ctx, b))
 	if err != nil {
 		return false
 	}

@@ -61,7 +61,7 @@ type modelList struct {
 func (g *Gateway) askModels(c *call, b *backend) *modelList {
 	ctx, cancel := context.WithTimeout(c.ctx, probeTimeout)
 	defer cancel()
-	resp, err := b.road.pooled.RoundTrip(c.to(ctx, b))
+	resp, err := b.road.RoundTrip(c.to(ctx, b))
 	if err == nil {
 		defer resp.Body.Close()
 		if resp.StatusCode < 200 {

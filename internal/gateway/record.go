@@ -156,7 +156,7 @@ func (rec *record) release() {
 }
 
 func (rec *record) end() {
-	rec.body.drop()
+	rec.body.release()
 	m, took := rec.g.metrics, time.Since(rec.start)
 	rec.release()
 	m.queueDepth.Dec()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
@@ -54,31 +55,34 @@ func (a *answer) relayAll(dog *watchdog) error {
 // between them that would gather more.
 func (a *answer) relayStream(dog *watchdog) error {
 	m := a.stream
-	for !m.aborted {
-		err := m.events.Fill(a.body)
+	if m.aborted {
+		return errCut
+	}
+	var failed error
+	err := a.body.(*http1.Body).Each(func(p []byte) bool {
 		dog.pat()
+		m.events.Add(p)
 		out := m.read(time.Now())
 		if m.ended {
 			a.rec.release()
 		}
-		if err := dog.write(out, true); err != nil {
-			return err
-		}
-		switch {
-		case err == nil:
-		case err == io.EOF:
-			rest := m.rest(time.Now())
-			if !m.whole() {
-				return errCut
-			}
-			return dog.write(rest, true)
-		case m.ended: // all that matters is here
-			return nil
-		default:
-			return a.cut(err)
-		}
+		failed = dog.write(out, true)
+		m.events.Keep()
+		return failed == nil && !m.aborted
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case m.aborted:
+		return errCut
+	case err == io.EOF && !m.whole():
+		return errCut
+	case err == io.EOF:
+		return dog.write(m.rest(time.Now()), true)
+	case m.ended: // all that matters is here
+		return nil
 	}
-	return errCut
+	return a.cut(err)
 }
 
 // relayBytes relays an answer that is no stream of events. One whose length is

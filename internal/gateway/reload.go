@@ -134,7 +134,7 @@ func (g *Gateway) apply(cfg Config, before *settings) error {
 
 	for _, s := range gone {
 		if s.road != g.shared {
-			s.road.pooled.CloseIdleConnections()
+			s.road.CloseIdleConnections()
 		}
 	}
 	return nil

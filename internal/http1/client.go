@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -234,17 +235,15 @@ func (l *link) write(r *http.Request) error {
 		closeBody(r)
 		return err
 	}
-	var data []byte
-	var held holder
-	if r.Body != nil && r.Body != http.NoBody {
-		if held, _ = r.Body.(holder); held != nil {
-			data = held.Hold()
-		} else if data, err = io.ReadAll(r.Body); err != nil {
-			closeBody(r)
-			return err
-		}
+	data, err := bytesOf(r.Body)
+	if err == nil && int64(len(data)) != r.ContentLength {
+		err = fmt.Errorf("the body has %d bytes, and a Content-Length of %d", len(data), r.ContentLength)
 	}
-	w := &writer{to: l.Conn, body: r.Body, held: held}
+	if err != nil {
+		closeBody(r)
+		return err
+	}
+	w := &writer{to: l.Conn, body: r.Body}
 	if l.isQuick() {
 		n, err := l.quick.writeBothNow(head, data)
 		if err != nil || n == len(head)+len(data) {
@@ -260,10 +259,40 @@ func (l *link) write(r *http.Request) error {
 	return nil
 }
 
-// holder is a body whose bytes lie in memory, and stay there unchanged until Release.
-type holder interface {
-	Hold() []byte
-	Release()
+// Bytes is a request's body that lies in memory and is sent from there, without being
+// copied.
+type Bytes struct {
+	bytes.Reader
+	data []byte
+	done func()
+}
+
+// NewBytes makes a body of data, which must stay as it is until done is called: once,
+// when the body is closed. [Client.RoundTrip] closes it, whether or not it succeeds,
+// and perhaps later than it returns.
+func NewBytes(data []byte, done func()) *Bytes {
+	b := &Bytes{data: data, done: done}
+	b.Reset(data)
+	return b
+}
+
+// Close is io.Closer's.
+func (b *Bytes) Close() error {
+	if b.done != nil {
+		b.done()
+		b.done = nil
+	}
+	return nil
+}
+
+func bytesOf(body io.Reader) ([]byte, error) {
+	switch b := body.(type) {
+	case nil:
+		return nil, nil
+	case *Bytes:
+		return b.data, nil
+	}
+	return io.ReadAll(body)
 }
 
 // writer writes what a socket has not taken at once.
@@ -271,7 +300,6 @@ type writer struct {
 	to         net.Conn
 	head, data []byte
 	body       io.Closer
-	held       holder
 	done       chan struct{} // closed when all is written, or nothing more can be
 	failed     atomic.Bool
 }
@@ -291,9 +319,6 @@ func (w *writer) run() {
 }
 
 func (w *writer) end() {
-	if w.held != nil {
-		w.held.Release()
-	}
 	if w.body != nil {
 		w.body.Close()
 	}
@@ -356,12 +381,12 @@ func (l *link) readHead(r *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		line, block := cutLine(head)
+		line := bytes.TrimSuffix(head[:bytes.IndexByte(head, '\n')], []byte("\r"))
 		status, minor, err := parseStatusLine(line)
 		if err != nil {
 			return nil, malformed("%v", err)
 		}
-		header, err := parseHeader(block)
+		header, err := parseHeader(head[bytes.IndexByte(head, '\n')+1:])
 		if err != nil {
 			return nil, malformed("%v", err)
 		}
@@ -388,12 +413,11 @@ const maxInterim = 16
 // head gives a head, once it is here, from the start line to the empty one. It is valid
 // until the next fill.
 func (l *link) head(limit int) ([]byte, error) {
-	searched := 0
+	var scan headScan
 	for {
-		if n := headEnd(l.rest, searched); n > 0 {
+		if n, ok := scan.end(l.rest); ok {
 			return l.rest[:n], nil
 		}
-		searched = max(0, len(l.rest)-3)
 		before := len(l.rest)
 		err := l.fill(limit)
 		l.heard = l.heard || len(l.rest) > 0
