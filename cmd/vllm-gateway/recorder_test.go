@@ -122,7 +122,7 @@ func (r *recorder) exchange(conn net.Conn, in *bufio.Reader) (raw []byte, err er
 // probe: the gateway's own questions bear no id.
 func (r *recorder) probe(a arrived) bool {
 	return a.method == "GET" && (a.path == "/health" || a.path == "/v1/models") && a.query == "" && len(a.body) == 0 &&
-		len(a.header) == 2 && strings.HasPrefix(a.header[1].value, "Go-http-client")
+		len(a.header) == 2 && a.header[1].value == "vllm-gateway"
 }
 
 var requestLine = regexp.MustCompile(`^([A-Z]+) (/[!$&'()*+,./0-9:;=@A-Z_a-z~-]*)(?:\?([!$%&'()*+,./0-9:;<=>?@A-Z\[\\\]^_` + "`" + `a-z{|}~"-]*))? HTTP/1\.1$`)

@@ -107,6 +107,7 @@ func (g *Gateway) get(ctx context.Context, b *backend, path string) ([]byte, err
 		return nil, err
 	}
 	r.Host = b.host
+	r.Header.Set("User-Agent", "vllm-gateway")
 	if key := b.of.key.Load(); !key.IsZero() {
 		r.Header.Set("Authorization", "Bearer "+key.Reveal())
 	}
