@@ -23,7 +23,7 @@ var rooms = map[string]struct {
 	"internal/memnet":  {},
 	"internal/image":   {},
 	"images":           {ours: []string{"internal/image"}},
-	"internal/daemon":  {},
+	"internal/daemon":  {ours: []string{"internal/http1"}},
 	"internal/secret":  {},
 	"internal/limits":  {ours: []string{"internal/secret"}, others: []string{"github.com/redis/go-redis"}},
 	"internal/config":  {ours: []string{"internal/daemon", "internal/secret"}, others: []string{"go.yaml.in/yaml/v3"}},

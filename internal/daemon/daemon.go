@@ -9,17 +9,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 )
 
 const (
-	// readHeaderTimeout ends connections that trickle their headers (slowloris);
-	// net/http has no limit of its own.
+	// readHeaderTimeout ends connections that trickle their headers (slowloris).
 	readHeaderTimeout = 10 * time.Second
 	// maxHeaderBytes keeps giant headers away from the backend (CVE-2025-48956
 	// is what one of them does to vLLM).
@@ -122,63 +125,56 @@ func (s Server) Open(ctx context.Context) (net.Listener, error) {
 
 // Serve is Run on a listener from Open, without an ear for signals.
 func (s Server) Serve(ctx context.Context, l net.Listener) error {
-	srv := s.httpServer()
-	failed := make(chan error, 1)
+	front, second := s.httpServers(l.Addr())
 	if s.TLSCert != "" || s.TLSKey != "" {
 		c, err := s.certificate(ctx)
 		if err != nil {
 			l.Close()
 			return err
 		}
-		srv.TLSConfig = &tls.Config{GetCertificate: c}
-		go func() { failed <- srv.ServeTLS(l, "", "") }()
-	} else {
-		go func() { failed <- srv.Serve(l) }()
+		front.TLSConfig = &tls.Config{GetCertificate: c}
 	}
+	failed := make(chan error, 2)
+	go func() { failed <- second.serve() }()
+	go func() { failed <- front.Serve(l) }()
 	s.Log.Info(s.Name+" is up", append([]any{"listen", l.Addr().String(), "version", Version()}, s.About...)...)
 
 	select {
 	case err := <-failed:
-		l.Close()
+		front.Close()
+		second.end()
 		return fmt.Errorf("serve on %s: %w", s.Listen, err)
 	case <-ctx.Done():
 	}
-	s.drain(srv, l)
+	s.drain(front, second, l)
 	return nil
 }
 
-func (s Server) httpServer() *http.Server {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	peer := s.PeerTimeout
-	if peer == 0 {
-		peer = 5 * time.Minute
-	}
-	return &http.Server{
-		Handler:   s.Handler,
-		Protocols: &protocols,
-		// No WriteByteTimeout: it would end all streams of a connection whose client
-		// reads slowly, and when to do so is the handler's to say, for each of them.
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          maxStreams,
-			MaxReceiveBufferPerConnection: connBuffer,
-			MaxReceiveBufferPerStream:     streamBuffer,
-			SendPingTimeout:               pingAfter,
-			PingTimeout:                   peer,
-		},
-		// "OPTIONS *" is the handler's to refuse, too.
-		DisableGeneralOptionsHandler: true,
-		ReadHeaderTimeout:            readHeaderTimeout,
-		ReadTimeout:                  s.ReadTimeout,
-		IdleTimeout:                  cmp.Or(s.KeepAlive, keepAlive),
-		MaxHeaderBytes:               maxHeaderBytes,
-		ErrorLog:                     slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+// httpServers are the two of a port: for HTTP/1, which gets all connections, and for
+// HTTP/2.
+func (s Server) httpServers(at net.Addr) (*http1.Server, *http2Server) {
+	second := s.newHTTP2(at)
+	front := s.newHTTP1()
+	front.HTTP2 = second.take
+	return front, second
+}
+
+func (s Server) newHTTP1() *http1.Server {
+	return &http1.Server{
+		Handler:           s.Handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       s.ReadTimeout,
+		IdleTimeout:       cmp.Or(s.KeepAlive, keepAlive),
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          s.errorLog(),
 	}
 }
 
-func (s Server) drain(srv *http.Server, l net.Listener) {
+func (s Server) errorLog() *log.Logger {
+	return slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
+}
+
+func (s Server) drain(front *http1.Server, second *http2Server, l net.Listener) {
 	s.Log.Info(s.Name+" is draining", "delay", s.DrainDelay, "limit", s.DrainTimeout)
 	if s.Leave != nil {
 		s.Leave()
@@ -194,8 +190,12 @@ func (s Server) drain(srv *http.Server, l net.Listener) {
 		ctx, cancel = context.WithTimeout(context.Background(), lastWrites)
 		defer cancel()
 	}
-	srv.Shutdown(ctx) // waits for connections to fall idle
-	srv.Close()
+	var idle sync.WaitGroup // waits for connections to fall idle
+	idle.Go(func() { front.Shutdown(ctx) })
+	idle.Go(func() { second.Shutdown(ctx) })
+	idle.Wait()
+	front.Close()
+	second.end()
 	s.Log.Info(s.Name + " is down")
 }
 

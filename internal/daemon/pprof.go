@@ -47,7 +47,7 @@ func ServeBeside(ctx context.Context, flag, addr string, h http.Handler, log *sl
 	if err != nil {
 		return nil, err
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	srv := Server{Handler: h, Log: log}.newHTTP1()
 	context.AfterFunc(ctx, func() { srv.Close() })
 	go srv.Serve(l)
 	return l.Addr(), nil
