@@ -126,14 +126,15 @@ func (p *inProcess) say(raw []byte, piece int) outcome {
 
 // script is a connection whose client has said all that it has to say, and leaves
 // when the server wants more. It stays as long as a request is being answered:
-// that is when net/http reads into a single byte, to see whether the client is there.
+// that is when the server reads into a single byte, to see whether the client is there.
 type script struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	in      []byte
 	piece   int
 	late    bool // the read deadline has passed
-	heard   bool // the server has come to the end
+	heard   bool // the server has come to the end, and wanted more
+	ended   bool // the server has said that it is done
 	closed  bool
 	out     bytes.Buffer
 	over    chan struct{} // the server has no more to say
@@ -154,7 +155,7 @@ func (c *script) Read(b []byte) (int, error) {
 			c.in = c.in[n:]
 			return n, nil
 		case cap(b) > 1:
-			c.heard = true
+			c.heard = c.heard || !c.ended // else it only drops what is left
 			return 0, io.EOF
 		}
 		c.changed.Wait()
@@ -170,8 +171,11 @@ func (c *script) Write(b []byte) (int, error) {
 	return c.out.Write(b)
 }
 
-// CloseWrite comes ahead of Close where net/http waits, for the client's sake.
+// CloseWrite comes ahead of Close where the server waits, for the client's sake.
 func (c *script) CloseWrite() error {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
 	c.once.Do(func() { close(c.over) })
 	return nil
 }
