@@ -197,7 +197,7 @@ func cutField(line string) (name, value string, ok bool) {
 // the lines were joined.
 func unfold(s string) (string, error) {
 	var b strings.Builder
-	b.Grow(len(s))
+	b.Grow(len(s) + 2)
 	for begun := false; s != ""; begun = true {
 		var line string
 		line, s = cutLine(s)
@@ -207,11 +207,11 @@ func unfold(s string) (string, error) {
 		case folded:
 			b.WriteByte(' ')
 		case begun:
-			b.WriteByte('\n')
+			b.WriteString("\r\n") // a CR before it stays what it is: an error
 		}
 		b.WriteString(trimSpace(line))
 	}
-	b.WriteByte('\n')
+	b.WriteString("\r\n")
 	return b.String(), nil
 }
 
