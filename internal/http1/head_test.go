@@ -153,6 +153,7 @@ var requests = []string{
 	"POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: gzip\r\nContent-Length: +2\r\n\r\n",
 	"POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\nTrailer: content-length\r\n\r\n",
 	"GET /\x80 HTTP/1.1\r\nhost:\r\nX_y: \xff\r\n\r\n",
+	"GET / HTTP/1.1\r\nHost: g\r\n \r\n\r\n",
 }
 
 // asNetHTTP reads a request in both ways. What we take net/http must take too, and
@@ -173,6 +174,7 @@ func asNetHTTP(raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("net/http does not take it: %v", err)
 	}
+	theirs.Host = strings.Trim(theirs.Host, " \t") // a folded line's end is left to it
 	for name, values := range theirs.Header {
 		for i := range values {
 			values[i] = strings.Trim(values[i], " \t")

@@ -138,6 +138,7 @@ func (c *serverConn) serveOne() (more bool) {
 	}
 	r.RemoteAddr, r.TLS = c.remote, c.tls
 	a := &answer{c: c, header: make(http.Header), cancel: cancel, isHead: r.Method == http.MethodHead, minor: r.ProtoMinor, close: r.Close, length: -1}
+	a.keeps10 = a.minor == 0 && !r.Close
 	a.begin(r, f)
 	c.want(timeAfter(s.ReadTimeout))
 	c.running.Store(a)
