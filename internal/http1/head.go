@@ -226,8 +226,23 @@ func trimSpace(s string) string {
 	return s
 }
 
-// soundValue: no control characters but the tab.
+// soundValue: no control characters but the tab. Eight bytes are looked at in one go;
+// where one of them may be a control character, one after the other.
 func soundValue(s string) bool {
+	const each = 0x0101010101010101 // the same in each byte
+	for len(s) >= 8 {
+		v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		below := (v - ' '*each) &^ v
+		del := v ^ 0x7f*each
+		if (below|(del-each)&^del)&(0x80*each) != 0 && !allSound(s[:8]) {
+			return false
+		}
+		s = s[8:]
+	}
+	return allSound(s)
+}
+
+func allSound(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
 			return false

@@ -86,6 +86,21 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// In eight bytes at a time, too.
+func TestSoundValues(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for c := range 256 {
+				text := []byte(strings.Repeat("\xffx\t ", 5)[:n])
+				text[at] = byte(c)
+				if want := c >= ' ' && c != 0x7f || c == '\t'; soundValue(string(text)) != want {
+					t.Fatalf("%q: %v", text, !want)
+				}
+			}
+		}
+	}
+}
+
 // A value that is appended to must not run into its neighbour: they share memory.
 func TestHeaderValuesAreApart(t *testing.T) {
 	h, err := parseHeader([]byte("A: 1\r\nB: 2\r\n"))

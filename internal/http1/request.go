@@ -39,7 +39,7 @@ type framing struct {
 // context, and makes a copy.
 var blank http.Request
 
-// readRequest makes a request of a head that has so many lines. What it accepts
+// readRequest makes a request of a head that has so many lines, its first included. What it accepts
 // net/http accepts too, and understands likewise.
 func readRequest(ctx context.Context, head string, lines int) (*http.Request, framing, error) {
 	line, rest := cutLine(head)
@@ -76,7 +76,7 @@ func fillRequest(r *http.Request, method, target string, minor int, fields strin
 	if r.URL, err = parseTarget(method, target); err != nil {
 		return f, badRequest("")
 	}
-	if r.Header, err = parseFields(fields, lines); err != nil {
+	if r.Header, err = parseFields(fields, lines-1); err != nil {
 		return f, badRequest("")
 	}
 	h := r.Header
