@@ -41,7 +41,7 @@ type answer struct {
 
 // take begins with a head that has arrived.
 func (a *answer) take(resp *http.Response, asked bool) {
-	a.status, a.header, a.body = resp.StatusCode, endToEnd(resp.Header), resp.Body
+	a.status, a.header, a.body = resp.StatusCode, dropHops(resp.Header), resp.Body
 	a.length = resp.ContentLength
 	a.unframed = resp.ContentLength < 0 && !slices.Contains(resp.TransferEncoding, "chunked")
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
@@ -131,7 +131,7 @@ func (a *answer) holdWhole() error {
 		return a.cut(err)
 	}
 	a.eof = true
-	a.usage.Write(a.held)
+	a.usage.ReadWhole(a.held)
 	if a.status/100 == 2 && a.rec.route.dialect.Aborted(a.held) {
 		return errCut
 	}

@@ -38,17 +38,20 @@ type call struct {
 var hopHeaders = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // endToEnd gives the headers that go on to the other side.
-func endToEnd(h http.Header) http.Header {
-	out := h.Clone()
-	for _, list := range h["Connection"] {
+func endToEnd(h http.Header) http.Header { return dropHops(h.Clone()) }
+
+// dropHops takes the other headers out.
+func dropHops(h http.Header) http.Header {
+	lists := h["Connection"]
+	for _, name := range hopHeaders {
+		delete(h, name)
+	}
+	for _, list := range lists {
 		for name := range strings.SplitSeq(list, ",") {
-			out.Del(strings.TrimSpace(name))
+			h.Del(strings.TrimSpace(name))
 		}
 	}
-	for _, name := range hopHeaders {
-		out.Del(name)
-	}
-	return out
+	return h
 }
 
 // backendHeader gives the headers of a request as the backend gets them.

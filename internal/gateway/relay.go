@@ -60,9 +60,10 @@ func (a *answer) relayStream(dog *watchdog) error {
 	}
 	var failed error
 	err := a.body.(*http1.Body).Each(func(p []byte) bool {
-		dog.pat()
+		now := time.Now()
+		dog.pat(now)
 		m.events.Add(p)
-		out := m.read(time.Now())
+		out := m.read(now)
 		if m.ended {
 			a.rec.release()
 		}
@@ -94,7 +95,7 @@ func (a *answer) relayBytes(dog *watchdog) error {
 	flush := a.header.Get("Content-Length") == ""
 	for {
 		n, err := a.body.Read(*buf)
-		dog.pat()
+		dog.pat(time.Now())
 		if a.usage != nil {
 			a.usage.Write((*buf)[:n])
 		}
@@ -147,16 +148,28 @@ type watchdog struct {
 	a       *answer
 	w       *writer
 	rc      *http.ResponseController
-	timer   *time.Timer
 	limit   time.Duration
+	start   time.Time
+	moved   atomic.Int64 // when something last did: time.Duration from start
 	writing atomic.Bool
+	timer   *time.Timer // set for when nothing had moved, as if nothing will: to set it for each event is dear
 	door    door
 }
 
 func (a *answer) watchdog(w *writer) *watchdog {
-	d := &watchdog{a: a, w: w, rc: http.NewResponseController(w), limit: a.rec.conf.StreamIdleTimeout}
-	d.timer = time.AfterFunc(d.limit, d.bite)
+	d := &watchdog{a: a, w: w, rc: http.NewResponseController(w), limit: a.rec.conf.StreamIdleTimeout, start: time.Now()}
+	d.door.through(func() { d.timer = time.AfterFunc(d.limit, d.wake) })
 	return d
+}
+
+// wake looks whether something has moved, and comes again when it must have by then.
+func (d *watchdog) wake() {
+	left := d.limit - (time.Since(d.start) - time.Duration(d.moved.Load()))
+	if left <= 0 {
+		d.bite()
+		return
+	}
+	d.door.through(func() { d.timer.Reset(left) })
 }
 
 func (d *watchdog) bite() {
@@ -174,11 +187,11 @@ func (d *watchdog) hurry() {
 }
 
 // pat: something moved.
-func (d *watchdog) pat() { d.timer.Reset(d.limit) }
+func (d *watchdog) pat(now time.Time) { d.moved.Store(int64(now.Sub(d.start))) }
 
 func (d *watchdog) stop() {
-	d.timer.Stop()
 	d.door.shut()
+	d.timer.Stop()
 }
 
 // write sends bytes to the client. It fails only if the client is gone, or does
@@ -202,7 +215,7 @@ func (d *watchdog) send(what func() error) error {
 	d.writing.Store(true)
 	err := what()
 	d.writing.Store(false)
-	d.pat()
+	d.pat(time.Now())
 	if err != nil {
 		if d.a.ctx.Err() != nil {
 			return blame(d.a.ctx, err)

@@ -76,13 +76,22 @@ func (g *Gateway) reserve(ctx context.Context, rec *record, asked openai.Request
 // tell says how it stands, in the headers that OpenAI's clients know. (Those of the
 // day are in the same manner; OpenAI has no such limit.)
 func tell(h http.Header, grant limits.Grant) {
-	for name, level := range map[string]limits.Level{"Requests": grant.Requests, "Tokens": grant.Tokens, "Tokens-Day": grant.DayTokens} {
+	for i, level := range [...]limits.Level{grant.Requests, grant.Tokens, grant.DayTokens} {
 		if level.Limit > 0 {
-			h.Set("X-Ratelimit-Limit-"+name, strconv.FormatInt(level.Limit, 10))
-			h.Set("X-Ratelimit-Remaining-"+name, strconv.FormatInt(level.Left, 10))
-			h.Set("X-Ratelimit-Reset-"+name, level.Reset.Round(time.Millisecond).String())
+			values := [...]string{strconv.FormatInt(level.Limit, 10), strconv.FormatInt(level.Left, 10), level.Reset.Round(time.Millisecond).String()}
+			for j, name := range rateHeaders[i] {
+				h[name] = values[j : j+1 : j+1]
+			}
 		}
 	}
+}
+
+// rateHeaders are the headers of each limit: how much it is, what is left, and when all
+// of it will be there again.
+var rateHeaders = [...][3]string{rateHeader("Requests"), rateHeader("Tokens"), rateHeader("Tokens-Day")}
+
+func rateHeader(limit string) [3]string {
+	return [3]string{"X-Ratelimit-Limit-" + limit, "X-Ratelimit-Remaining-" + limit, "X-Ratelimit-Reset-" + limit}
 }
 
 // overdrawn says which limit is in the way, and what can be done.
@@ -192,15 +201,22 @@ func (g *Gateway) account(rec *record) {
 		return
 	}
 	used, _ := rec.cost()
+	settle := func(ctx context.Context) {
+		if err := rec.conf.limiter.Settle(ctx, who.Name, rec.grant, used); err != nil {
+			g.log.Debug("reservation stands as it is", "id", rec.id, "error", err)
+		}
+	}
+	if rec.conf.SharedLimits == nil {
+		settle(context.Background())
+		return
+	}
 	// Not here: the client has its answer when the handler returns.
 	rec.conf.limiter.join()
 	g.settling.Go(func() {
 		defer rec.conf.limiter.leave()
 		ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 		defer cancel()
-		if err := rec.conf.limiter.Settle(ctx, who.Name, rec.grant, used); err != nil {
-			g.log.Debug("reservation stands as it is", "id", rec.id, "error", err)
-		}
+		settle(ctx)
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 const (
 	// outSize is how much of an answer is gathered: what one read from a backend
 	// gives, with a head.
-	outSize = 8 << 10
+	outSize = 18 << 10
 	// gap is room between a head and the body for what is known last: how long the
 	// body is, and whether the connection stays.
 	gap = 64

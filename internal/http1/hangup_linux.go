@@ -61,6 +61,13 @@ func (h *hangup) on(f func()) {
 	h.f = f
 }
 
+// hasHung reports whether the peer has hung up.
+func (h *hangup) hasHung() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hung
+}
+
 // off: f is not called any more, and does not run.
 func (h *hangup) off() {
 	h.mu.Lock()

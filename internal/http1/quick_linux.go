@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -25,6 +27,7 @@ type quick struct {
 	raw     syscall.RawConn
 	in, out transfer
 	take    func([]byte) bool // of each
+	sure    bool              // the end will be told of
 	buf     *[]byte           // of readNew
 	hangup  hangup
 }
@@ -106,16 +109,31 @@ func (q *quick) tryReadNew(fd uintptr) bool {
 
 // each calls take with all that arrives, until take returns false or nothing comes any
 // more. Between two pieces it waits within one call, and holds no buffer.
+//
+// A read that does not fill its buffer has emptied the socket, and what comes later
+// wakes us (epoll(7), question 9). That saves the read that finds nothing, one of three
+// system calls an event, some 7 % of its cost. But for one thing: an end that came along
+// with the data has woken us already. The hangup tells of it.
 func (q *quick) each(take func([]byte) bool) error {
-	q.take = take
+	q.take, q.sure = take, q.hangup.watch(q)
+	q.hangup.on(q.poke)
 	_, err := q.finish("read", &q.in, q.raw.Read(q.tryEach))
+	if q.hangup.hasHung() && errors.Is(err, os.ErrDeadlineExceeded) { // from now on no read waits
+		q.sure = false
+		q.SetReadDeadline(time.Time{})
+		_, err = q.finish("read", &q.in, q.raw.Read(q.tryEach))
+	}
+	q.hangup.off()
 	q.take = nil
 	return err
 }
 
+// poke ends a wait.
+func (q *quick) poke() { q.SetReadDeadline(time.Unix(1, 0)) }
+
 func (q *quick) tryEach(fd uintptr) bool {
-	buf := takeBuffer()
-	defer giveBuffer(buf)
+	buf := wide.Get().(*[]byte)
+	defer wide.Put(buf)
 	for {
 		n, errno := call(syscall.SYS_READ, fd, *buf)
 		if errno != 0 || n == 0 {
@@ -124,8 +142,15 @@ func (q *quick) tryEach(fd uintptr) bool {
 		if !q.take((*buf)[:n]) {
 			return true
 		}
+		if n < len(*buf) && q.sure {
+			return false
+		}
 	}
 }
+
+// wide are buffers for a backend that writes faster than can be relayed. Nobody holds
+// one while he waits.
+var wide = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
 
 // Write is net.Conn's.
 func (q *quick) Write(p []byte) (int, error) {

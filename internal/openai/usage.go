@@ -1,6 +1,6 @@
 package openai
 
-import "encoding/json"
+import "strconv"
 
 // Usage is what a request cost, as the engine counted it. Nothing else counts
 // tokens: a chunk of a stream may hold several, or none.
@@ -14,30 +14,49 @@ type Usage struct {
 // merge takes over what the raw usage object says. The names are those of chat
 // and completions, or those of responses and messages.
 func (u *Usage) merge(raw []byte) {
-	var counts struct {
-		Prompt     *int `json:"prompt_tokens"`
-		Completion *int `json:"completion_tokens"`
-		Input      *int `json:"input_tokens"`
-		Output     *int `json:"output_tokens"`
-		// Anthropic's input_tokens are those that no cache had; vLLM tells the
-		// others apart with --enable-prompt-tokens-details.
-		CacheRead  int `json:"cache_read_input_tokens"`
-		CacheWrite int `json:"cache_creation_input_tokens"`
-	}
-	if json.Unmarshal(raw, &counts) != nil {
-		return
-	}
-	if counts.Input != nil {
-		*counts.Input += counts.CacheRead + counts.CacheWrite
-	}
-	set(&u.Prompt, &u.HasPrompt, counts.Prompt, counts.Input)
-	set(&u.Completion, &u.HasCompletion, counts.Completion, counts.Output)
-}
-
-func set(count *int, has *bool, names ...*int) {
-	for _, n := range names {
-		if n != nil && *n >= 0 {
-			*count, *has = *n, true
+	var counts [len(countNames)]int
+	var has [len(countNames)]bool
+	o, ok := openObject(raw)
+	for ok {
+		var m member
+		if m, ok = o.next(); !ok {
+			break
+		}
+		for i, name := range countNames {
+			if string(m.name) != name {
+				continue
+			}
+			n, err := strconv.Atoi(string(m.value))
+			if has[i] = err == nil; !has[i] && !isNull(m.value) {
+				return
+			}
+			counts[i] = n
 		}
 	}
+	if !o.whole {
+		return
+	}
+	// Anthropic's input_tokens are those that no cache had; vLLM tells the others
+	// apart with --enable-prompt-tokens-details.
+	counts[input] += counts[cacheRead] + counts[cacheWrite]
+	set := func(count *int, given *bool, i int) {
+		if has[i] && counts[i] >= 0 {
+			*count, *given = counts[i], true
+		}
+	}
+	set(&u.Prompt, &u.HasPrompt, prompt)
+	set(&u.Prompt, &u.HasPrompt, input)
+	set(&u.Completion, &u.HasCompletion, completion)
+	set(&u.Completion, &u.HasCompletion, output)
 }
+
+const (
+	prompt = iota
+	completion
+	input
+	output
+	cacheRead
+	cacheWrite
+)
+
+var countNames = [...]string{"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}

@@ -47,6 +47,24 @@ func (b *Body) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// ReadWhole is Write of an answer that lies there whole, and says the same of it for
+// less: of what is in its members it looks at nothing but their ends.
+func (b *Body) ReadWhole(answer []byte) {
+	o, ok := openObject(answer)
+	for ok {
+		var m member
+		if m, ok = o.next(); !ok {
+			return
+		}
+		switch {
+		case string(m.name) == "usage" && len(m.value) < maxUsage:
+			b.Usage.merge(m.value)
+		case string(m.name) == "id" && b.Dialect == Responses:
+			learnID(&b.ID, m.value)
+		}
+	}
+}
+
 // Whole reports whether the answer was one JSON object, to its last brace.
 func (b *Body) Whole() bool { return b.closed && !b.notJSON }
 
