@@ -50,6 +50,7 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 	})()
 	p := &payload{room: room}
 	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength, p.grow)
+	p.buf = data
 	if err != nil {
 		p.release()
 		if http1 {
@@ -74,12 +75,16 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 // trusted is how much memory is taken on the word of a Content-Length alone.
 const trusted = 1 << 20
 
-// readAll takes memory as bytes arrive, and, once trusted bytes are here, for the
-// rest of the announced length at once: doubling would cost up to twice that.
+// spare is room behind a body for what the gateway may put into it.
+const spare = 64
+
+// readAll takes memory as bytes arrive, four times as much when there is not enough,
+// and, once trusted bytes are here, for the rest of the announced length at once. The
+// buffer is the caller's to give back.
 func readAll(r io.Reader, announced int64, grow func(int) error) ([]byte, error) {
-	buf := make([]byte, 0, min(max(announced+1, 512), 64<<10))
+	buf := newBuffer(int(min(max(announced, 0)+spare, 64<<10)))
 	if err := grow(cap(buf)); err != nil {
-		return nil, err
+		return buf, err
 	}
 	for {
 		n, err := r.Read(buf[len(buf):cap(buf)])
@@ -88,18 +93,22 @@ func readAll(r io.Reader, announced int64, grow func(int) error) ([]byte, error)
 			return buf, nil
 		}
 		if err != nil {
-			return nil, err
+			return buf, err
 		}
-		if len(buf) == cap(buf) {
-			next := int64(2 * cap(buf))
-			if next > trusted && announced >= int64(cap(buf)) {
-				next = announced + 1
-			}
-			if err := grow(int(next)); err != nil {
-				return nil, err
-			}
-			buf = append(make([]byte, 0, next), buf...)
+		if len(buf) < cap(buf) {
+			continue
 		}
+		next := 4 * cap(buf)
+		if announced >= int64(cap(buf)) && (next > trusted || announced+spare < int64(next)) {
+			next = int(announced) + spare
+		}
+		larger := newBuffer(next)
+		if err := grow(cap(larger)); err != nil {
+			return buf, err
+		}
+		larger = append(larger, buf...)
+		giveBuffer(buf)
+		buf = larger
 	}
 }
 
@@ -107,8 +116,9 @@ func readAll(r io.Reader, announced int64, grow func(int) error) ([]byte, error)
 type payload struct {
 	mu      sync.Mutex
 	data    []byte
-	sending int  // attempts that the bytes are on their way to
-	over    bool // none will come any more
+	buf     []byte // where it was read into; nobody may hold on to it
+	sending int    // attempts that the bytes are on their way to
+	over    bool   // none will come any more
 	room    *memory
 	held    int // bytes taken of room
 }
@@ -151,7 +161,8 @@ func (p *payload) release() {
 
 func (p *payload) forget() {
 	if p.over && p.sending == 0 {
-		p.data = nil
+		giveBuffer(p.buf)
+		p.data, p.buf = nil, nil
 		p.room.give(p.held)
 		p.held = 0
 	}

@@ -280,6 +280,18 @@ func isBase64(raw []byte) bool {
 // not ASCII as \uXXXX.
 func textLength(raw []byte) int64 {
 	n := int64(len(raw))
+	escapes := bytes.Count(raw, []byte{'\\'})
+	if escapes == 0 {
+		return n
+	}
+	if !bytes.Contains(raw, []byte(`\u`)) { // each is a byte; of a row of backslashes every other is none
+		return n - int64(escapes-bytes.Count(raw, []byte(`\\`)))
+	}
+	return unescapedLength(raw)
+}
+
+func unescapedLength(raw []byte) int64 {
+	n := int64(len(raw))
 	for {
 		i := bytes.IndexByte(raw, '\\')
 		if i < 0 || i+1 >= len(raw) {

@@ -156,3 +156,12 @@ func BenchmarkEstimate(b *testing.B) {
 		})
 	}
 }
+
+// The quick way to a text's length and the slow one agree.
+func TestTextLength(t *testing.T) {
+	for _, raw := range []string{``, `abc`, `a\nb`, `\\`, `\\\\`, `\\\n`, `\\\\\"x`, `\"\\u0041`, `a\\\\\u0041`, `\u00e9`, `\ud83d\ude00`, `x\\ux\\`, `\\\\u`} {
+		if got, want := textLength([]byte(raw)), unescapedLength([]byte(raw)); got != want {
+			t.Errorf("%q: %d; want %d", raw, got, want)
+		}
+	}
+}

@@ -270,17 +270,18 @@ func fieldName(head []byte) string {
 // include_usage: what that means depends on the version), or in a way that is for vLLM
 // to refuse.
 //
-// body must be the bytes that r was peeked from.
+// body must be the bytes that r was peeked from. Where they have room behind them, they
+// are changed in place: prompts are long. Then there is nothing more to ask of r.
 func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
 	if !r.Stream || !r.object {
 		return body, false
 	}
 	if r.options.end == 0 {
 		brace := skipSpace(body, 0)
-		return splice(body, brace+1, brace+1, `"stream_options":{"include_usage":true},`), true
+		return spliceIn(body, brace+1, brace+1, `"stream_options":{"include_usage":true},`), true
 	}
 	if isNull(r.options.value) {
-		return splice(body, r.options.start, r.options.end, `{"include_usage":true}`), true
+		return spliceIn(body, r.options.start, r.options.end, `{"include_usage":true}`), true
 	}
 	o, isObject := openObject(r.options.value)
 	if !isObject {
@@ -312,14 +313,14 @@ func (r Request) AskForUsage(body []byte) (asked []byte, ok bool) {
 			first, second = second, first
 		}
 		with := map[int]string{include.start: "true", continuous.start: "false"}
-		body = splice(body, at+second.start, at+second.end, with[second.start])
-		return splice(body, at+first.start, at+first.end, with[first.start]), true
+		body = spliceIn(body, at+second.start, at+second.end, with[second.start])
+		return spliceIn(body, at+first.start, at+first.end, with[first.start]), true
 	case empty:
-		return splice(body, at+1, at+1, `"include_usage":true`), true
+		return spliceIn(body, at+1, at+1, `"include_usage":true`), true
 	case include.end == 0:
-		return splice(body, at+1, at+1, `"include_usage":true,`), true
+		return spliceIn(body, at+1, at+1, `"include_usage":true,`), true
 	case refused:
-		return splice(body, at+include.start, at+include.end, `true`), true
+		return spliceIn(body, at+include.start, at+include.end, `true`), true
 	}
 	return body, false
 }
@@ -329,4 +330,16 @@ func splice(body []byte, from, to int, with string) []byte {
 	out = append(out, body[:from]...)
 	out = append(out, with...)
 	return append(out, body[to:]...)
+}
+
+// spliceIn is splice within the body's own memory, if that has room.
+func spliceIn(body []byte, from, to int, with string) []byte {
+	n := len(body) - (to - from) + len(with)
+	if n > cap(body) {
+		return splice(body, from, to, with)
+	}
+	out := body[:n]
+	copy(out[from+len(with):], body[to:])
+	copy(out[from:], with)
+	return out
 }

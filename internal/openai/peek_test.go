@@ -71,17 +71,19 @@ func TestAskForUsage(t *testing.T) {
 		"odd options":           {`{"stream":true,"stream_options":7}`, ""},
 		"no JSON":               {`{"stream":true`, ""},
 	} {
-		body := []byte(tt.body)
-		got, ok := Peek(body).AskForUsage(body)
 		want := tt.want
 		if want == "" {
 			want = tt.body
 		}
-		if string(got) != want || ok != (tt.want != "") {
-			t.Errorf("%s: AskForUsage(%s) = %s, %v; want %s, %v", name, tt.body, got, ok, want, tt.want != "")
-		}
-		if string(body) != tt.body {
-			t.Errorf("%s: the body itself was changed to %s", name, body)
+		for _, room := range []int{0, 1, 64} {
+			body := append(make([]byte, 0, len(tt.body)+room), tt.body...)
+			got, ok := Peek(body).AskForUsage(body)
+			if string(got) != want || ok != (tt.want != "") {
+				t.Errorf("%s, room for %d: AskForUsage(%s) = %s, %v; want %s, %v", name, room, tt.body, got, ok, want, tt.want != "")
+			}
+			if room == 64 && &got[0] != &body[0] {
+				t.Errorf("%s: not changed in place", name)
+			}
 		}
 	}
 }
@@ -242,10 +244,17 @@ func FuzzPeek(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		before := bytes.Clone(body)
 		got := Peek(body)
+		body = slices.Clip(body)
 		asked, did := got.AskForUsage(body)
-		if !bytes.Equal(before, body) {
+		if !bytes.Equal(before, body) && &asked[0] != &body[0] {
 			t.Fatalf("the body was changed: %q -> %q", before, body)
 		}
+		roomy := append(make([]byte, 0, len(before)+64), before...)
+		if in, _ := Peek(roomy).AskForUsage(roomy); !bytes.Equal(in, asked) {
+			t.Fatalf("with room %q, without %q", in, asked)
+		}
+		body = before
+		got = Peek(body)
 		if did == bytes.Equal(asked, body) {
 			t.Fatalf("asked = %v, yet %q -> %q", did, body, asked)
 		}
