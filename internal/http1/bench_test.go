@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func BenchmarkPost(b *testing.B) {
 		w.Header().Set("Content-Length", "11")
 		io.WriteString(w, `{"ok":true}`)
 	}, func(b *testing.B, addr string) {
-		asks(b, addr, "POST /v1/chat/completions HTTP/1.1\r\n"+clientHeaders+"Content-Type: application/json\r\nContent-Length: "+itoa(len(body))+"\r\n\r\n"+body, `{"ok":true}`)
+		asks(b, addr, "POST /v1/chat/completions HTTP/1.1\r\n"+clientHeaders+"Content-Type: application/json\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body, `{"ok":true}`)
 	})
 }
 

@@ -110,19 +110,23 @@ func (c *serverConn) watch(a *answer) {
 	a.watched = true
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn.quick == nil { // a byte is read ahead
+	if c.conn.quick == nil { // a byte will be read ahead
 		c.setDeadline(time.Time{})
 	}
 	c.conn.onHangup(a.cancel)
+	if c.conn.ahead != nil { // here too, where the kernel does not tell
+		c.setDeadline(time.Time{})
+	}
 }
 
 // unwatch ends it.
 func (c *serverConn) unwatch() {
+	readAhead := c.conn.ahead != nil
 	c.conn.offHangup()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn.quick == nil {
-		c.set = time.Time{} // as reading ahead leaves it
+	if readAhead {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.set = time.Time{} // as it is now
 	}
 }
 

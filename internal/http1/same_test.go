@@ -152,7 +152,7 @@ func TestAnswersAsNetHTTP(t *testing.T) {
 		"large": func(w http.ResponseWriter, r *http.Request) { w.Write(bytes.Repeat([]byte("x"), 50_000)) },
 		"204":   func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) },
 		"304":   func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Etag", "x"); w.WriteHeader(304) },
-		"error": func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", 503) },
+		"error": func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) },
 		"close": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Connection", "close")
 			io.WriteString(w, "x")

@@ -195,7 +195,7 @@ func (s *Server) closeIdle() <-chan struct{} {
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		if c.state.CompareAndSwap(connIdle, connClosed) || time.Since(c.born) >= shyTime && c.state.CompareAndSwap(connNew, connClosed) {
-			go c.conn.Close() // over TLS it may take a while
+			go c.conn.Close() // as in Close
 		}
 	}
 	if s.none == nil {
@@ -216,11 +216,13 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
+	var all sync.WaitGroup
 	for _, c := range conns {
 		if a := c.running.Load(); a != nil {
 			a.cancel()
 		}
-		c.conn.Close()
+		all.Go(func() { c.conn.Close() }) // over TLS it may take a while
 	}
+	all.Wait()
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -120,7 +121,7 @@ const get = "GET / HTTP/1.1\r\nHost: g\r\n\r\n"
 
 // What handlers say, and what is sent: byte for byte, in how many writes.
 func TestAnswers(t *testing.T) {
-	long := strings.Repeat("0123456789abcdef", 1000)
+	long := strings.Repeat("0123456789abcdef", outSize/8)
 	for name, tt := range map[string]struct {
 		ask    string
 		h      http.HandlerFunc
@@ -162,9 +163,9 @@ func TestAnswers(t *testing.T) {
 			io.WriteString(w, "a")
 		}, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", 2},
 		"a long one": {get, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "16000")
+			w.Header().Set("Content-Length", strconv.Itoa(2*outSize))
 			io.WriteString(w, long)
-		}, "HTTP/1.1 200 OK\r\nContent-Length: 16000\r\n\r\n" + long, 2},
+		}, "HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(2*outSize) + "\r\n\r\n" + long, 2},
 		"HEAD": {strings.Replace(get, "GET", "HEAD", 1), func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ab") }, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1},
 		"HEAD of a stream": {strings.Replace(get, "GET", "HEAD", 1), func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, "ab")
@@ -341,7 +342,7 @@ func TestUnreadBodies(t *testing.T) {
 		}
 	}, func(r *rig) {
 		post := func(path string, n int) string {
-			return "POST " + path + " HTTP/1.1\r\nHost: g\r\nContent-Length: " + itoa(n) + "\r\n\r\n" + strings.Repeat("x", n)
+			return "POST " + path + " HTTP/1.1\r\nHost: g\r\nContent-Length: " + strconv.Itoa(n) + "\r\n\r\n" + strings.Repeat("x", n)
 		}
 		ok, closed := "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 		for raw, want := range map[string]string{
@@ -359,10 +360,6 @@ func TestUnreadBodies(t *testing.T) {
 			}
 		}
 	})
-}
-
-func itoa(n int) string {
-	return string(appendLength(nil, int64(n))[len("Content-Length: ") : len(appendLength(nil, int64(n)))-2])
 }
 
 // A client that waits to be asked for its body is, once somebody reads.
