@@ -66,7 +66,7 @@ const otherModel = "other"
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request, rt route) *record {
 	g.metrics.queueDepth.Inc()
-	rec := &record{g: g, conf: g.settings(), w: &writer{ResponseWriter: w, leaving: &g.draining}, route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
+	rec := &record{g: g, conf: g.settings(), w: g.newWriter(w), route: rt, start: time.Now(), http10: !r.ProtoAtLeast(1, 1), outcome: internal}
 	asked := r.Header.Get("X-Request-Id")
 	if c, _ := rec.conf.callers.find(asked); c != nil { // a key is no id: it would be logged
 		asked = ""
@@ -276,6 +276,29 @@ type writer struct {
 	status  int
 	begun   bool
 	leaving *atomic.Bool
+	sender  sender // nil: it has to be told to flush
+}
+
+// sender is a ResponseWriter that can send at once what it is given.
+type sender interface{ Send(p []byte) error }
+
+func (g *Gateway) newWriter(w http.ResponseWriter) *writer {
+	s, _ := w.(sender)
+	return &writer{ResponseWriter: w, leaving: &g.draining, sender: s}
+}
+
+// Send sends what it is given, at once.
+func (w *writer) Send(b []byte) error {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.sender != nil {
+		return w.sender.Send(b)
+	}
+	if _, err := w.ResponseWriter.Write(b); err != nil {
+		return err
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 func (w *writer) WriteHeader(status int) {

@@ -200,20 +200,22 @@ func (d *watchdog) write(p []byte, flush bool) error {
 	if len(p) == 0 {
 		return nil
 	}
-	return d.send(func() error {
-		_, err := d.w.Write(p)
-		if err == nil && flush {
-			err = d.rc.Flush()
-		}
-		return err
-	})
+	d.writing.Store(true)
+	var err error
+	if flush {
+		err = d.w.Send(p)
+	} else {
+		_, err = d.w.Write(p)
+	}
+	return d.wrote(err)
 }
 
-func (d *watchdog) flush() error { return d.send(d.rc.Flush) }
-
-func (d *watchdog) send(what func() error) error {
+func (d *watchdog) flush() error {
 	d.writing.Store(true)
-	err := what()
+	return d.wrote(d.rc.Flush())
+}
+
+func (d *watchdog) wrote(err error) error {
 	d.writing.Store(false)
 	d.pat(time.Now())
 	if err != nil {

@@ -120,6 +120,10 @@ var blanks [gap]byte
 func (a *answer) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.write(p)
+}
+
+func (a *answer) write(p []byte) (int, error) {
 	switch {
 	case a.hijacked:
 		return 0, http.ErrHijacked
@@ -166,6 +170,16 @@ func (a *answer) gather(p []byte) (n int, err error) {
 	}
 }
 
+// Send is Write and FlushError in one: a piece of a stream leaves at once.
+func (a *answer) Send(p []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, err := a.write(p); err != nil {
+		return err
+	}
+	return a.flush()
+}
+
 // Flush is http.Flusher's.
 func (a *answer) Flush() { a.FlushError() }
 
@@ -174,6 +188,10 @@ func (a *answer) Flush() { a.FlushError() }
 func (a *answer) FlushError() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.flush()
+}
+
+func (a *answer) flush() error {
 	switch {
 	case a.hijacked:
 		return http.ErrHijacked

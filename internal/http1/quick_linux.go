@@ -30,6 +30,7 @@ type quick struct {
 	sure    bool              // the end will be told of
 	buf     *[]byte           // of readNew
 	hangup  hangup
+	tryNow  func(fd uintptr) // out.try, once
 }
 
 // transfer is one read or write that is under way. Its functions are made once: made
@@ -53,6 +54,7 @@ func quicken(c net.Conn) net.Conn {
 	}
 	q := &quick{TCPConn: tcp, raw: raw}
 	q.in.try, q.out.try = q.tryRead, q.tryWrite
+	q.tryNow = func(fd uintptr) { q.tryWrite(fd) }
 	return q
 }
 
@@ -158,6 +160,10 @@ func (q *quick) Write(p []byte) (int, error) {
 		return 0, nil
 	}
 	q.out.p = p
+	// Mostly there is room, and then nothing need be made ready for a wait.
+	if err := q.raw.Control(q.tryNow); err != nil || q.out.err != nil || q.out.n == len(p) {
+		return q.finish("write", &q.out, err)
+	}
 	return q.finish("write", &q.out, q.raw.Write(q.out.try))
 }
 

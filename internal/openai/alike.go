@@ -36,8 +36,9 @@ func (a *alike) learn(d Dialect, event []byte) {
 	if end <= 0 || !plainText(event[start:start+end]) {
 		return
 	}
-	a.head = append(a.head[:0], event[:start]...)
-	a.tail = append(a.tail[:0], event[start+end:]...)
+	all := append(a.head[:0], event[:start]...) // side by side
+	all = append(all, event[start+end:]...)
+	a.head, a.tail = all[:start], all[start:]
 }
 
 // maxAlike bounds what a stream keeps for this, in bytes.
