@@ -3,9 +3,9 @@ package gateway
 import (
 	"context"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/http1"
@@ -47,8 +47,8 @@ func (a *answer) take(resp *http.Response, asked bool) {
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return
 	}
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	switch {
+	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	switch kind = strings.ToLower(strings.TrimSpace(kind)); {
 	case kind == "text/event-stream" && a.status/100 == 2:
 		a.stream = newMeter(a.rec, asked)
 		a.header.Del("Content-Length")

@@ -37,6 +37,9 @@ type backend struct {
 	// relisting holds something while a request has the models listed.
 	relisting chan struct{}
 	told      atomic.Bool // the log has it that the models are not listed
+	running   prometheus.Gauge
+	pairsMu   sync.RWMutex
+	pairs     map[string]*pairSeries // by model, of those that metrics know by name
 
 	// the rest is guarded by pool.mu
 	share    int  // beside the others of its source

@@ -34,7 +34,8 @@ func doubtful(r *http.Request) bool {
 // read.
 //
 // ctx is the request's; a drain that ends it ends the reading.
-func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max int64, room *memory) (*payload, error) {
+func readBody(ctx context.Context, rec *record, r *http.Request, room *memory) (*payload, error) {
+	w, max := rec.w, rec.conf.MaxBody
 	http1 := r.ProtoMajor == 1 // in HTTP/2 "close" would end the other streams too
 	if r.ContentLength > max {
 		if http1 {
@@ -45,9 +46,9 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, max i
 	rc := http.NewResponseController(w)
 	var door door
 	defer door.shut()
-	defer context.AfterFunc(ctx, func() {
+	rec.whenCut(func() {
 		door.through(func() { rc.SetReadDeadline(time.Now()) })
-	})()
+	})
 	p := &payload{room: room}
 	data, err := readAll(http.MaxBytesReader(w, r.Body, max), r.ContentLength, p.grow)
 	p.buf = data

@@ -110,7 +110,7 @@ func (g *Gateway) put(s *place, found []endpoint) {
 			} else {
 				p.remove(b)
 			}
-			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown, fell: make(chan struct{}, 1), relisting: make(chan struct{}, 1), isUp: g.metrics.backendUp.WithLabelValues(e.name)}
+			b = &backend{name: e.name, url: e.url, host: e.hostHeader(), hash: hash(hashSeed, []byte(e.name)), road: s.road, state: unknown, fell: make(chan struct{}, 1), relisting: make(chan struct{}, 1), isUp: g.metrics.backendUp.WithLabelValues(e.name), running: g.metrics.inFlight.WithLabelValues(e.name)}
 			p.add(b)
 			g.attend(s, b)
 		case b.of != s: // another source has named it first

@@ -14,19 +14,58 @@ const quiet = time.Second
 type running struct {
 	mu   sync.Mutex
 	n    int
+	all  *record       // the one that came last; each knows its neighbours
 	last time.Time     // when one ended
 	none chan struct{} // closed when n gets to 0; nil while nobody waits for it
 }
 
-func (r *running) begin() {
+func (r *running) begin(rec *record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.n++
+	if rec.earlier = r.all; rec.earlier != nil {
+		rec.earlier.later = rec
+	}
+	r.all = rec
 }
 
-func (r *running) end() {
+// cut ends all that run.
+func (r *running) cut() {
+	r.mu.Lock()
+	var all []*record
+	for rec := r.all; rec != nil; rec = rec.earlier {
+		all = append(all, rec)
+	}
+	r.mu.Unlock()
+	for _, rec := range all {
+		rec.cancel(errDraining)
+		if f := rec.atCut.Load(); f != nil {
+			(*f)()
+		}
+	}
+}
+
+// whenCut has f called when the end of a drain cuts the request, beside its context
+// being cancelled; it replaces the f before. It may be called once more than that. (Of
+// a context's AfterFunc, which would do, each request would need three.)
+func (rec *record) whenCut(f func()) {
+	rec.atCut.Store(&f)
+	if rec.g.life.Err() != nil {
+		f()
+	}
+}
+
+func (r *running) end(rec *record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if rec.earlier != nil {
+		rec.earlier.later = rec.later
+	}
+	if rec.later != nil {
+		rec.later.earlier = rec.earlier
+	} else {
+		r.all = rec.earlier
+	}
 	r.n--
 	r.last = time.Now()
 	if r.n == 0 && r.none != nil {
@@ -81,7 +120,8 @@ func (g *Gateway) Drain(ctx context.Context) {
 			break
 		}
 	}
-	g.end(errDraining)
+	g.end()
+	g.running.cut()
 	<-g.running.idle()
 	g.changing.Lock()
 	g.ended = true

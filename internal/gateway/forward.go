@@ -77,22 +77,18 @@ func (c *call) to(ctx context.Context, b *backend) *http.Request {
 		header = maps.Clone(header)
 		header["Authorization"] = []string{"Bearer " + key.Reveal()}
 	}
-	r := &http.Request{
-		Method:     c.method,
-		URL:        &url.URL{Scheme: b.url.Scheme, Host: b.url.Host, Path: c.target, RawQuery: c.query},
-		Host:       b.host,
-		Header:     header,
-		Proto:      "HTTP/1.1",
-		ProtoMajor: 1,
-		ProtoMinor: 1,
-	}
+	r := blank.WithContext(ctx) // a copy
+	r.Method, r.Host, r.Header = c.method, b.host, header
+	r.URL = &url.URL{Scheme: b.url.Scheme, Host: b.url.Host, Path: c.target, RawQuery: c.query}
 	if c.body != nil && len(c.body.data) > 0 {
 		r.ContentLength = int64(len(c.body.data))
 		r.GetBody = c.body.body
 		r.Body, _ = c.body.body() // it is kept while there are attempts
 	}
-	return r.WithContext(ctx)
+	return r
 }
+
+var blank = &http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 
 // forward sends the call to a backend and, if that fails before there is anything
 // to tell the client, to another one. The answer holds its lease until it is
@@ -105,7 +101,7 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 		l, err := g.lease(rec, c, tried)
 		if err != nil {
 			if refusal != nil && c.ctx.Err() == nil {
-				rec.backend = refusal.backend.name
+				rec.on(refusal.backend)
 				return refusal, nil
 			}
 			return nil, err
@@ -127,7 +123,7 @@ func (g *Gateway) forward(rec *record, c *call) (*answer, error) {
 		if !g.another(c, err, tried) {
 			g.unanswered(c, err, tried)
 			if err != nil && refusal != nil && c.ctx.Err() == nil {
-				rec.backend = refusal.backend.name
+				rec.on(refusal.backend)
 				return refusal, nil
 			}
 			return a, err
@@ -202,7 +198,7 @@ func (g *Gateway) engineIsDead(ctx context.Context, b *backend) bool {
 // tell the client: see [answer.hold].
 func (g *Gateway) attempt(rec *record, c *call, l *lease) (*answer, error) {
 	b := l.backend
-	rec.backend = b.name
+	rec.on(b)
 	rec.attempts++
 	sent := time.Now()
 	if rec.attempts == 1 {
@@ -258,12 +254,12 @@ func (g *Gateway) lease(rec *record, c *call, tried []*backend) (*lease, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.metrics.inFlight.WithLabelValues(l.backend.name).Inc()
+	l.backend.running.Inc()
 	return l, nil
 }
 
 func (g *Gateway) release(l *lease) {
-	g.metrics.inFlight.WithLabelValues(l.backend.name).Dec()
+	l.backend.running.Dec()
 	l.release()
 }
 

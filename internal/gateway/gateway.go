@@ -54,8 +54,8 @@ type Gateway struct {
 
 	running  running
 	draining atomic.Bool
-	life     context.Context // ends with the drain: what still runs then ends with it
-	end      context.CancelCauseFunc
+	life     context.Context // ends with the drain, and with it what still runs then
+	end      context.CancelFunc
 	watching context.Context
 	watchers sync.WaitGroup
 	unwatch  context.CancelFunc
@@ -78,7 +78,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.pool = pool{running: map[uint64]int{}, begun: map[uint64]int{}, models: map[string]bool{}, listers: map[string]int{}}
 	g.pool.line = line{rows: map[rowKey]*row{}, gauge: g.metrics.line}
 	g.scrape = g.metrics.handler()
-	g.life, g.end = context.WithCancelCause(context.Background())
+	g.life, g.end = context.WithCancel(context.Background())
 	g.watching, g.unwatch = context.WithCancel(context.Background())
 	g.shared = g.newRoad("")
 	g.apply(cfg, nil)
@@ -133,14 +133,14 @@ func (g *Gateway) own(w http.ResponseWriter, r *http.Request, serve http.Handler
 
 // serve is the way of a request, top to bottom.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt route) {
-	g.running.begin()
-	defer g.running.end()
 	rec := g.begin(w, r, rt)
-	defer rec.linger(r.Context())
-	defer rec.end()
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	defer context.AfterFunc(g.life, func() { cancel(errDraining) })()
+	rec.cancel = cancel
+	g.running.begin(rec)
+	defer g.running.end(rec)
+	defer rec.linger(r.Context())
+	defer rec.end()
 
 	if err := g.admit(rec, r); err != nil {
 		g.refuse(rec, err)
@@ -208,7 +208,7 @@ func (g *Gateway) call(ctx context.Context, rec *record, r *http.Request) (*call
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil || !wellFormedQuery(r.URL.RawQuery) {
 		return nil, errBadQuery
 	}
-	body, err := readBody(ctx, rec.w, r, rec.conf.MaxBody, &g.bodies)
+	body, err := readBody(ctx, rec, r, &g.bodies)
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package gateway
 import (
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
 
@@ -13,7 +11,6 @@ type meter struct {
 	rec    *record
 	stream openai.Stream
 	events openai.Events
-	gaps   prometheus.Observer
 
 	first, last time.Time // the first and the latest token
 	finished    bool      // a choice has ended
@@ -27,7 +24,6 @@ func newMeter(rec *record, asked bool) *meter {
 	return &meter{
 		rec:    rec,
 		stream: openai.Stream{Dialect: rec.route.dialect, Asked: asked},
-		gaps:   rec.g.metrics.gap.WithLabelValues(rec.label, rec.backend),
 	}
 }
 
@@ -80,7 +76,7 @@ func (m *meter) skip(p openai.Piece, at time.Time) bool {
 		m.first, m.last = at, at
 		m.rec.firstToken(at)
 	} else if (fact.Token || fact.Finish) && !m.first.IsZero() {
-		m.gaps.Observe(at.Sub(m.last).Seconds())
+		m.rec.series.gap.Observe(at.Sub(m.last).Seconds())
 		m.last = at
 	}
 	m.finished = m.finished || fact.Finish
@@ -120,6 +116,6 @@ const shortest = time.Millisecond
 func (m *meter) finish() {
 	span := m.last.Sub(m.first)
 	if n := m.stream.Usage.Completion; n >= 2 && span >= shortest {
-		m.rec.g.metrics.speed.WithLabelValues(m.rec.label, m.rec.backend).Observe(float64(n-1) / span.Seconds())
+		m.rec.series.speed.Observe(float64(n-1) / span.Seconds())
 	}
 }

@@ -121,6 +121,42 @@ func (m *metrics) introduce(model, backend string) {
 	m.completionTokens.WithLabelValues(model, backend)
 }
 
+// pairSeries are the series of a model on a backend, looked up once a request.
+type pairSeries struct {
+	ttft, speed, gap, duration prometheus.Observer
+	prompt, completion         prometheus.Counter
+}
+
+func (m *metrics) pair(model, backend string) *pairSeries {
+	return &pairSeries{
+		ttft:       m.ttft.WithLabelValues(model, backend),
+		speed:      m.speed.WithLabelValues(model, backend),
+		gap:        m.gap.WithLabelValues(model, backend),
+		duration:   m.duration.WithLabelValues(model, backend),
+		prompt:     m.promptTokens.WithLabelValues(model, backend),
+		completion: m.completionTokens.WithLabelValues(model, backend),
+	}
+}
+
+// series are those of a model on the backend.
+func (b *backend) series(m *metrics, model string) *pairSeries {
+	b.pairsMu.RLock()
+	s := b.pairs[model]
+	b.pairsMu.RUnlock()
+	if s != nil {
+		return s
+	}
+	b.pairsMu.Lock()
+	defer b.pairsMu.Unlock()
+	if b.pairs == nil {
+		b.pairs = map[string]*pairSeries{}
+	}
+	if b.pairs[model] == nil {
+		b.pairs[model] = m.pair(model, b.name)
+	}
+	return b.pairs[model]
+}
+
 // introduceBackend does the same for what is counted by backend alone.
 func (m *metrics) introduceBackend(backend string) {
 	m.inFlight.WithLabelValues(backend).Set(0)

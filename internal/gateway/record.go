@@ -33,9 +33,10 @@ type record struct {
 	grant     limits.Grant
 	granted   bool
 
-	model    string // as the client named it
-	label    string // the same, if a backend lists it; never a client's invention
-	backend  string // the last one tried
+	model    string      // as the client named it
+	label    string      // the same, if a backend lists it; never a client's invention
+	backend  string      // the last one tried
+	series   *pairSeries // of label and backend; nil: none was tried
 	attempts int
 	inLine   time.Duration // spent waiting for a backend with room
 	body     *payload      // nil until the request has been read
@@ -46,6 +47,10 @@ type record struct {
 	usage openai.Usage
 	// tokenEvents is how many events of its stream have borne tokens.
 	tokenEvents int
+
+	earlier, later *record // among those that run; guarded by running.mu
+	cancel         context.CancelCauseFunc
+	atCut          atomic.Pointer[func()]
 
 	outcome  outcome
 	err      error
@@ -88,6 +93,11 @@ func (rec *record) name(model string) {
 	}
 }
 
+// on notes which backend is tried.
+func (rec *record) on(b *backend) {
+	rec.backend, rec.series = b.name, b.series(rec.g.metrics, rec.label)
+}
+
 // fail notes the error that ends the request; the first one holds.
 func (rec *record) fail(how outcome, err error) {
 	if rec.err == nil {
@@ -98,7 +108,7 @@ func (rec *record) fail(how outcome, err error) {
 // firstToken is observed as it happens: a stream may go on for many minutes.
 func (rec *record) firstToken(at time.Time) {
 	rec.first = at
-	rec.g.metrics.ttft.WithLabelValues(rec.label, rec.backend).Observe(at.Sub(rec.start).Seconds())
+	rec.series.ttft.Observe(at.Sub(rec.start).Seconds())
 }
 
 // begun notes that the answer's first bytes have gone out.
@@ -162,12 +172,16 @@ func (rec *record) end() {
 	m.queueDepth.Dec()
 	m.rps.Inc()
 	m.requests.WithLabelValues(rec.label, rec.route.path, class(rec.w.status), string(rec.outcome)).Inc()
-	m.duration.WithLabelValues(rec.label, rec.backend).Observe(took.Seconds())
-	if rec.usage.HasPrompt {
-		m.promptTokens.WithLabelValues(rec.label, rec.backend).Add(float64(rec.usage.Prompt))
-	}
-	if rec.usage.HasCompletion {
-		m.completionTokens.WithLabelValues(rec.label, rec.backend).Add(float64(rec.usage.Completion))
+	if s := rec.series; s == nil {
+		m.duration.WithLabelValues(rec.label, rec.backend).Observe(took.Seconds())
+	} else {
+		s.duration.Observe(took.Seconds())
+		if rec.usage.HasPrompt {
+			s.prompt.Add(float64(rec.usage.Prompt))
+		}
+		if rec.usage.HasCompletion {
+			s.completion.Add(float64(rec.usage.Completion))
+		}
 	}
 	if rec.outcome == cancelled {
 		phase := beforeFirstByte

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,7 +22,7 @@ const lastWords = time.Second
 func (a *answer) relay(w *writer) error {
 	dog := a.watchdog(w)
 	defer dog.stop()
-	defer context.AfterFunc(a.g.life, dog.hurry)()
+	a.rec.whenCut(dog.hurry)
 	err := a.relayAll(dog)
 	if err != nil && a.isStream() {
 		a.fail(dog, err)

@@ -76,12 +76,26 @@ func (g *Gateway) reserve(ctx context.Context, rec *record, asked openai.Request
 // tell says how it stands, in the headers that OpenAI's clients know. (Those of the
 // day are in the same manner; OpenAI has no such limit.)
 func tell(h http.Header, grant limits.Grant) {
+	var room [160]byte
+	all, ends := room[:0], [len(rateHeaders)][3]int{}
 	for i, level := range [...]limits.Level{grant.Requests, grant.Tokens, grant.DayTokens} {
-		if level.Limit > 0 {
-			values := [...]string{strconv.FormatInt(level.Limit, 10), strconv.FormatInt(level.Left, 10), level.Reset.Round(time.Millisecond).String()}
-			for j, name := range rateHeaders[i] {
-				h[name] = values[j : j+1 : j+1]
+		all = strconv.AppendInt(all, level.Limit, 10)
+		ends[i][0] = len(all)
+		all = strconv.AppendInt(all, level.Left, 10)
+		ends[i][1] = len(all)
+		all = append(all, level.Reset.Round(time.Millisecond).String()...)
+		ends[i][2] = len(all)
+	}
+	// One text and one list for all of them: every answer has these.
+	text, values, from := string(all), make([]string, 0, 3*len(rateHeaders)), 0
+	for i, limit := range [...]int64{grant.Requests.Limit, grant.Tokens.Limit, grant.DayTokens.Limit} {
+		for j, end := range ends[i] {
+			if limit > 0 {
+				n := len(values)
+				values = append(values, text[from:end])
+				h[rateHeaders[i][j]] = values[n : n+1 : n+1]
 			}
+			from = end
 		}
 	}
 }

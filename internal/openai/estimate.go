@@ -154,6 +154,9 @@ func most(values ...[]byte) int64 {
 // integer reads a number as vLLM would (pydantic's lax mode takes "7" and 7.0 for 7),
 // and what it would refuse, somehow: never below 0.
 func integer(raw []byte) int64 {
+	if len(raw) == 0 {
+		return 0
+	}
 	if len(raw) > 1 && raw[0] == '"' {
 		raw = bytes.TrimSpace(raw[1 : len(raw)-1])
 	}
