@@ -39,7 +39,6 @@ type answer struct {
 
 	isHead  bool // the request's method is HEAD
 	minor   int  // the request's, as in HTTP/1.x
-	keeps10 bool // it is HTTP/1.0, and asks for the connection to be kept
 	hasBody bool // the request
 	duplex  bool
 	cancel  func() // of the request's context
@@ -303,7 +302,7 @@ func (a *answer) finish() (more bool) {
 	}
 	short := a.length >= 0 && a.written < a.length && !a.isHead
 	if a.err == nil {
-		a.send(!short)
+		a.send(true)
 	}
 	a.give()
 	a.over = true

@@ -88,9 +88,6 @@ func (a *answer) seal(n int, last bool) (start int) {
 	default:
 		a.close = true
 	}
-	if a.minor == 0 && !(a.keeps10 && (length >= 0 || a.isHead || !bodyAllowed(a.status))) {
-		a.close = true
-	}
 	a.close = a.close || a.c.server.closing.Load()
 	if a.hasBody && !a.close && !a.duplex && !a.body.drop() {
 		a.close = true

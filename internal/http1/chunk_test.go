@@ -50,11 +50,15 @@ func TestChunks(t *testing.T) {
 			}
 		}
 	}
-	for _, raw := range []string{
-		"\r\n", "\n", "g\r\n", " 2\r\n{}", "-2\r\n{}", "+2\r\n{}", "0x2\r\n{}", "2 ;a\r\n{}", "2\n{}", "2\r{}", "2\r\r\n{}", "2;a\n{}", "2;a\rb\r\n{}", "2;\r\r\n{}", "00000000000000002\r\n{}", "ffffffffffffffff\r\n{}", "4000000000000001\r\n{}", ";2\r\n{}", "2,2\r\n{}", "2\x00\r\n{}",
+	bad := []string{
+		"\r\n", "\n", "g\r\n", "ffffffffffffffff\r\n{}", "4000000000000001\r\n{}", "2\n{}\r\n0\r\n\r\n", "2\r{}\r\n0\r\n\r\n",
 		"2\r\n{}\n0\r\n\r\n", "2\r\n{}x", "2\r\n{}0\r\n\r\n", "2\r\n{}\rx", "1\r\n{}\r\n", "0\r\n\n", "0\r\nA\r\n", "0\r\n A: b\r\n", "0\r\nA : b\r\n", "0\r\n: b\r\n", "0\r\nA: \x00\r\n", "0\r\nA: b\n\r\n", "0\r\nA: b\r\n c\r\n", "0\r\n\rx",
 		"2;" + strings.Repeat("x", 4096), "0\r\nA: " + strings.Repeat("b", 4096), strings.Repeat("1;"+strings.Repeat("x", 2000)+"\r\nx\r\n", 40) + "0\r\n\r\n",
-	} {
+	}
+	for _, size := range []string{" 2", "-2", "+2", "0x2", "2 ;a", "2 a", "2\r", "2;a\n", "2;a\rb", "2;\r", "00000000000000002", ";2", "2,2", "2\x00", "\x002", "2h", "２"} {
+		bad = append(bad, size+"\r\n{}\r\n0\r\n\r\n")
+	}
+	for _, raw := range bad {
 		for _, piece := range []int{1, 2, 1 << 20} {
 			if body, _, err := dechunk([]byte(raw+"\r\n\r\n"), piece); err == nil || err == errCut {
 				t.Errorf("%.60q in pieces of %d was taken: %.60q, %v", raw, piece, body, err)

@@ -78,7 +78,7 @@ func TestHeaders(t *testing.T) {
 	}
 	for _, text := range []string{
 		" A: b\r\n", "\tA: b\r\n", "A : b\r\n", "A\r\n", "A\r\n : b\r\n", ": b\r\n", "A b: c\r\n", "A: b\r\n\r\nC: d\r\n", "A: b\x00\r\n", "A: b\rc\r\n", "A: b\r\r\n", "A: \x7f\r\n", "A: \x0b\r\n", "\x00: b\r\n", "A\r: b\r\n", "(A): b\r\n", "Ä: b\r\n", "A: b\r\n\x00\r\n",
-		"A: b\r\n c\x00\r\n", "A:\n \r \n",
+		"A: b\r\n c\x00\r\n", "A:\n \r \n", "A:\n \r \nB: c\n",
 	} {
 		if h, err := parseHeader([]byte(text)); err == nil {
 			t.Errorf("%q was taken: %v", text, h)

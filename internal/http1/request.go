@@ -128,7 +128,7 @@ func parseTarget(method, target string) (*url.URL, error) {
 }
 
 func isPlainPath(s string) bool {
-	if s[0] != '/' || len(s) > 1 && s[1] == '/' {
+	if s[0] != '/' {
 		return false
 	}
 	for i := range len(s) {

@@ -66,7 +66,6 @@ func (c *serverConn) end() {
 		c.server.logf("http: panic serving %s: %v\n%s", c.remote, p, stack)
 	}
 	if a := c.running.Load(); a != nil { // its handler has not returned
-		a.cancel()
 		c.gone = c.gone || a.abandon()
 	}
 	c.server.forget(c)
@@ -138,7 +137,6 @@ func (c *serverConn) serveOne() (more bool) {
 	}
 	r.RemoteAddr, r.TLS = c.remote, c.tls
 	a := &answer{c: c, header: make(http.Header), cancel: cancel, isHead: r.Method == http.MethodHead, minor: r.ProtoMinor, close: r.Close, length: -1}
-	a.keeps10 = a.minor == 0 && !r.Close
 	a.begin(r, f)
 	c.want(timeAfter(s.ReadTimeout))
 	c.running.Store(a)
@@ -207,7 +205,7 @@ func (c *serverConn) readHead() (head string, lines int, err error) {
 				head = string(rest[:n])
 				c.conn.use(n)
 				return head, scan.lines, nil
-			} else if ok || len(rest) > limit {
+			} else if len(rest) > limit {
 				return "", 0, errTooLarge
 			} else if scan.first > 0 && !checked { // no need to wait for the rest
 				checked = true

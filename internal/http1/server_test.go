@@ -209,9 +209,16 @@ func TestAnswers(t *testing.T) {
 			w.(http.Flusher).Flush()
 			io.WriteString(w, "b")
 		}, "HTTP/1.0 200 OK\r\n\r\nab", 2},
-		"1.0, kept":      {"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + get, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "a") }, "HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", 2},
-		"a second head":  {get, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); w.WriteHeader(500) }, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", 1},
-		"100 and nobody": {"GET / HTTP/1.0\r\n\r\n", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(100) }, "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 1},
+		"1.0, kept":    {"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + get, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "a") }, "HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", 2},
+		"1.0, and 100": {"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", 1},
+		"an answer before 100": {"POST / HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}" + get, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "2")
+			w.(http.Flusher).Flush()
+			io.Copy(w, r.Body)
+		}, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}", 2},
+		"too many line ends": {"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n\r\n\r\n\n" + get, func(w http.ResponseWriter, r *http.Request) {}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 15\r\nConnection: close\r\n\r\n400 Bad Request", 2},
+		"a second head":      {get, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); w.WriteHeader(500) }, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", 1},
+		"100 and nobody":     {"GET / HTTP/1.0\r\n\r\n", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(100) }, "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			serve(t, tt.h, func(r *rig) {
@@ -223,6 +230,54 @@ func TestAnswers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The date is that of the second.
+func TestDate(t *testing.T) {
+	serve(t, func(http.ResponseWriter, *http.Request) {}, func(r *rig) {
+		c := r.dial()
+		defer c.Close()
+		buf := make([]byte, 1000)
+		for range 3 {
+			io.WriteString(c, get)
+			n, _ := c.Read(buf)
+			if want := "\r\nDate: " + time.Now().UTC().Format(http.TimeFormat) + "\r\n"; !strings.Contains(string(buf[:n]), want) {
+				t.Errorf("%q; want %q", buf[:n], want)
+			}
+			time.Sleep(1500 * time.Millisecond)
+		}
+	})
+}
+
+// The deadline of an idle connection is not set for each request, but it is kept to.
+func TestIdleDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &serverConn{server: &Server{IdleTimeout: time.Minute}, conn: newConn(&script{})}
+		c.deadline(time.Now().Add(10 * time.Second))
+		var before time.Time
+		for i := range 100 {
+			c.idleDeadline()
+			if left := time.Until(c.set); left > time.Minute || left < 59*time.Second {
+				t.Fatalf("%v are left", left)
+			}
+			if i%10 == 1 && c.set != before {
+				t.Error("it was set again")
+			}
+			before = c.set
+			time.Sleep(time.Duration(i%10) * 100 * time.Millisecond)
+		}
+	})
+}
+
+// A Shutdown that has just closed an idle connection is not answered to.
+func TestClosedWhileIdle(t *testing.T) {
+	s := &Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request was taken") })}
+	said := &script{in: []byte(get), piece: 100}
+	c := &serverConn{server: s, conn: newConn(said)}
+	c.state.Store(connClosed)
+	if c.serveOne() || said.out.Len() > 0 {
+		t.Errorf("%q", said.out.Bytes())
 	}
 }
 
@@ -421,6 +476,7 @@ func TestPanics(t *testing.T) {
 // When a handler has returned its writer is of no use, and does no harm.
 func TestLateWrites(t *testing.T) {
 	writers := make(chan http.ResponseWriter, 1)
+	var body io.Reader
 	serve(t, func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case before := <-writers:
@@ -435,12 +491,16 @@ func TestLateWrites(t *testing.T) {
 				t.Errorf("Hijack gave %v", err)
 			}
 			before.WriteHeader(500)
+			if _, err := body.Read(make([]byte, 1)); err != http.ErrBodyReadAfterClose {
+				t.Errorf("Read gave %v", err)
+			}
 		default:
 		}
 		writers <- w
+		body = r.Body
 		io.WriteString(w, "a")
 	}, func(r *rig) {
-		if got, want := r.said(get+get), strings.Repeat("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", 2); got != want {
+		if got, want := r.said("POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"+get), strings.Repeat("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", 2); got != want {
 			t.Errorf("%q; want %q", got, want)
 		}
 	})
@@ -569,6 +629,7 @@ func TestHijack(t *testing.T) {
 	var hijacked sync.WaitGroup
 	serve(t, func(w http.ResponseWriter, r *http.Request) {
 		hijacked.Add(1)
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second))
 		conn, both, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Fatal(err)

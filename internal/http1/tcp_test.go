@@ -70,6 +70,20 @@ func TestOneGoroutine(t *testing.T) {
 	close(over)
 }
 
+// Close ends what runs.
+func TestCloseOverTCP(t *testing.T) {
+	begun, ended := make(chan bool), make(chan bool)
+	s := &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun <- true
+		<-r.Context().Done()
+		ended <- true
+	})}
+	io.WriteString(dialTCP(t, overTCP(t, s)), get)
+	<-begun
+	s.Close()
+	<-ended
+}
+
 // Clients leave in all the ways that TCP has; the request ends each time, and nobody
 // else's.
 func TestLeavingOverTCP(t *testing.T) {
