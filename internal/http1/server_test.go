@@ -270,15 +270,28 @@ func TestIdleDeadline(t *testing.T) {
 	})
 }
 
-// A Shutdown that has just closed an idle connection is not answered to.
+// A request that comes just as a Shutdown closes its connection is not taken.
 func TestClosedWhileIdle(t *testing.T) {
 	s := &Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request was taken") })}
 	said := &script{in: []byte(get), piece: 100}
-	c := &serverConn{server: s, conn: newConn(said)}
-	c.state.Store(connClosed)
+	c := &serverConn{server: s}
+	c.conn = newConn(shutWhileRead{said, c})
+	c.state.Store(connBusy) // with the request before
 	if c.serveOne() || said.out.Len() > 0 {
 		t.Errorf("%q", said.out.Bytes())
 	}
+}
+
+type shutWhileRead struct {
+	*script
+	c *serverConn
+}
+
+func (s shutWhileRead) Read(p []byte) (int, error) {
+	if !s.c.state.CompareAndSwap(connIdle, connClosed) {
+		return 0, io.EOF
+	}
+	return s.script.Read(p)
 }
 
 // A head may be longer than what is gathered of an answer.
