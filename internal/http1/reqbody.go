@@ -102,6 +102,7 @@ func (b *requestBody) drop() bool {
 	if b.err != nil || b.expect || b.left > maxDrop {
 		return b.err == io.EOF
 	}
+	b.closed = true // what is dropped is not to be missed without a word
 	buf := takeBuffer()
 	defer giveBuffer(buf)
 	for n := 0; n <= maxDrop && b.err == nil; {
