@@ -11,7 +11,7 @@ LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
 
-.PHONY: up test build commands lint race routing test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test bench bench-short bench-build build commands lint race routing test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -55,6 +55,18 @@ test-dashboard: k6 # the dashboard by Grafana's types; k6's names as k6 writes t
 test-browser: # the page, and the stack with its demo load, in a real Chromium
 	node --test --test-reporter dot stack/page/assets-tests/*.test.mjs
 	cd stack && go test -trimpath -tags browser -count 1 ./page && go test -trimpath -tags browser -count 1 -run Browser .
+
+ROUNDS = 5
+bench: bench-build # the gateway beside nginx, haproxy and ReverseProxy: docs/performance.md; half an hour; ARGS='-only W1b,W3 -targets nginx,gateway'
+	bin/bench -rounds $(ROUNDS) $(ARGS)
+bench-short: bench-build # a minute, in which every byte counts and no figure does
+	bin/bench -short $(ARGS)
+bench-build: commands
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./bench ./bench/reverseproxy
+	@for p in nginx haproxy; do \
+	PATH=$$PATH:/usr/sbin command -v $$p >/dev/null && continue; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "there is no $$p on this machine: install it, or leave it out: make bench ARGS='-targets gateway'"; continue; }; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q $$p || exit 1; done
 
 images: # container images of our programs, in bin/images; no Docker needed
 	go run ./images

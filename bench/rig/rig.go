@@ -1,0 +1,287 @@
+// Package rig starts what is to be measured, has clients ask it, and reads from the
+// kernel what that has cost.
+package rig
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options say what is to be measured.
+type Options struct {
+	Rounds int
+	// Only and Targets are the names of workloads and targets; empty: all.
+	Only, Targets []string
+	// Gateways are binaries of the gateway, as PATH or NAME=PATH.
+	Gateways []string
+	// ReverseProxy is the binary of bench/reverseproxy.
+	ReverseProxy string
+	// Base is the target that ratios are to.
+	Base string
+	// Window is how long a workload is measured for; 0: five seconds.
+	Window time.Duration
+	// Short makes everything as short as it can be: only errors mean something then.
+	Short bool
+	// Profiles is a folder for CPU profiles of gateways; "": none are taken.
+	Profiles string
+	// Keys is how many the gateway knows, and clients use in turn; 0: 1,000.
+	Keys int
+	// Out gets the tables, Progress a line for each run.
+	Out, Progress io.Writer
+}
+
+func (o Options) window() time.Duration {
+	switch {
+	case o.Window > 0:
+		return o.Window
+	case o.Short:
+		return 300 * time.Millisecond
+	}
+	return 5 * time.Second
+}
+
+// rig is one sitting.
+type rig struct {
+	Options
+	site    site
+	targets []target
+	works   []workload
+	results results
+	// thrown are the runs that failed, and why.
+	thrown []error
+	stop   func()
+}
+
+// results are by workload and target, one for each round; nil: thrown out.
+type results map[string]map[string][]figures
+
+// values of one figure, one for each round.
+func (r results) values(workload, target, figure string) []float64 {
+	var all []float64
+	for _, f := range r[workload][target] {
+		v, ok := f[figure]
+		if !ok {
+			v = math.NaN()
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// Run measures, and prints tables. The error says which runs were thrown out, or why
+// there was nothing to measure.
+func Run(o Options) error {
+	r, err := prepare(o)
+	if err != nil {
+		return err
+	}
+	defer r.stop()
+	for round := range o.Rounds {
+		r.round(round)
+	}
+	r.print(o.Out)
+	return errors.Join(r.thrown...)
+}
+
+func prepare(o Options) (*rig, error) {
+	if o.Keys == 0 {
+		o.Keys = 1000
+	}
+	r := &rig{Options: o, results: results{}, works: workloads(o)}
+	all, err := r.choose()
+	if err != nil {
+		return nil, err
+	}
+	r.targets = all
+	if r.works, err = pick("workload", r.works, o.Only, func(w workload) string { return w.name }); err != nil {
+		return nil, err
+	}
+	files, err := raiseFiles()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return nil, err
+	}
+	os.Chmod(dir, 0o755) // nginx's workers are somebody else
+	r.site = site{Dir: dir, Keys: keys(o.Keys), Files: files, Connections: files/2 - 100, Profiled: o.Profiles != ""}
+	r.site.clientKey = r.site.Keys[0].Text
+	if err := certify(&r.site); err != nil {
+		return nil, err
+	}
+	end, addrs, err := startMock(2, 1)
+	if err != nil {
+		return nil, err
+	}
+	r.site.Backends = addrs
+	r.stop = func() { end(); os.RemoveAll(dir) }
+	if o.Profiles != "" {
+		err = os.MkdirAll(o.Profiles, 0o755)
+	}
+	return r, err
+}
+
+// choose gives the targets that are wanted; those that are not need not be there.
+func (r *rig) choose() ([]target, error) {
+	makers := []func() (target, error){
+		func() (target, error) { return direct(), nil },
+		nginx, haproxy,
+		func() (target, error) { return reverseProxy(r.ReverseProxy), nil },
+	}
+	names := []string{"direct", "nginx", "haproxy", "ReverseProxy"}
+	for _, g := range r.Gateways {
+		name, path, ok := strings.Cut(g, "=")
+		if !ok {
+			name, path = "gateway", g
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(names, name) {
+			return nil, fmt.Errorf("two targets are called %q; give one a name of its own, as in -gateway old=%s", name, path)
+		}
+		names = append(names, name)
+		makers = append(makers, func() (target, error) {
+			_, err := exec.LookPath(path)
+			return gateway(name, path), err
+		})
+	}
+	wanted, err := pick("target", names, r.Targets, func(name string) string { return name })
+	if err != nil {
+		return nil, err
+	}
+	var all []target
+	for i, name := range names {
+		if !slices.Contains(wanted, name) {
+			continue
+		}
+		t, err := makers[i]()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+// pick gives those that are named, or all.
+func pick[T any](what string, all []T, names []string, name func(T) string) ([]T, error) {
+	if len(names) == 0 {
+		return all, nil
+	}
+	var picked []T
+	var there []string
+	for _, one := range all {
+		there = append(there, name(one))
+		if slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name(one)) }) {
+			picked = append(picked, one)
+		}
+	}
+	for _, n := range names {
+		if !slices.ContainsFunc(there, func(t string) bool { return strings.EqualFold(n, t) }) {
+			return nil, fmt.Errorf("there is no %s %q; there are %s", what, n, strings.Join(there, ", "))
+		}
+	}
+	return picked, nil
+}
+
+// round measures each workload with each target, started afresh, in an order of chance.
+func (r *rig) round(round int) {
+	for _, w := range r.works {
+		for _, i := range rand.Perm(len(r.targets)) {
+			t := r.targets[i]
+			if w.needs != nil && !w.needs(t) {
+				continue
+			}
+			f, err := r.measure(w, t)
+			if err != nil {
+				err = fmt.Errorf("round %d: %s, %s: %w", round+1, w.name, t.name, err)
+				r.thrown = append(r.thrown, err)
+				fmt.Fprintln(r.Progress, "THROWN OUT:", err)
+				f = nil
+			} else {
+				fmt.Fprintf(r.Progress, "round %d: %-8s %-12s %s\n", round+1, w.name, t.name, f)
+			}
+			if r.results[w.name] == nil {
+				r.results[w.name] = map[string][]figures{}
+			}
+			r.results[w.name][t.name] = append(r.results[w.name][t.name], f)
+		}
+	}
+}
+
+func (r *rig) measure(w workload, t target) (figures, error) {
+	s := r.site
+	s.TLS = w.tls
+	running, err := t.start(s)
+	if err != nil {
+		return nil, err
+	}
+	defer running.close()
+	f, err := w.run(w, r.Options, running)
+	if err != nil {
+		return nil, err
+	}
+	if running.tree != nil {
+		select {
+		case <-running.ended:
+			return nil, fmt.Errorf("it has ended: %v\n%s", running.err, running.lastWords())
+		default:
+		}
+	}
+	return f, nil
+}
+
+func (f figures) String() string {
+	var names []string
+	for name, v := range f {
+		if !math.IsNaN(v) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&b, " %s %s", name, number(f[name]))
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// startMock starts backends in a process of their own, which is this program again.
+func startMock(backends, models int) (end func(), addrs []string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(self, "mock", "-backends", strconv.Itoa(backends), "-models", strconv.Itoa(models))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, nil, fmt.Errorf("the mock does not begin: %w", err)
+	}
+	return func() { in.Close(); cmd.Wait() }, strings.Fields(line), nil
+}

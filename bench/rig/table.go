@@ -1,0 +1,139 @@
+package rig
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"unicode/utf8"
+)
+
+// row is one line of the tables.
+type row struct {
+	label            string
+	workload, figure string
+	unit             string
+	added            bool // over direct
+}
+
+var rows = []row{
+	{"CPU per event, 100 streams, 20 ms apart (W1a)", "W1a", "cpu", "µs", false},
+	{"CPU per event, 500 streams, 20 ms apart (W1b)", "W1b", "cpu", "µs", false},
+	{"CPU per event, 64 streams without gaps (W2)", "W2", "cpu", "µs", false},
+	{"CPU per small request (W3)", "W3", "cpu", "µs", false},
+	{"CPU per request of 200 KB (W5)", "W5", "cpu", "µs", false},
+	{"memory per open stream, 100 open (W4)", "W4", "kb100", "KB", false},
+	{"memory per open stream, 1,000 open (W4)", "W4", "kb1000", "KB", false},
+	{"memory per open stream, 5,000 open (W4)", "W4", "kb5000", "KB", false},
+	{"event latency over direct, p50 (W1b)", "W1b", "event50", "µs", true},
+	{"event latency over direct, p99 (W1b)", "W1b", "event99", "µs", true},
+	{"TTFT over direct, p50 (W1b)", "W1b", "first50", "µs", true},
+	{"TTFT over direct, p99 (W1b)", "W1b", "first99", "µs", true},
+	{"idle memory", "idle", "idle", "MB", false},
+	{"memory 1 s after 500 streams (W1b)", "W1b", "after", "MB", false},
+	{"start to first answer", "idle", "start", "ms", false},
+	{"CPU per event, TLS, HTTP/1.1 (W1b)", "W1b-tls", "cpu", "µs", false},
+	{"CPU per event, TLS, HTTP/2 (W1b)", "W1b-h2", "cpu", "µs", false},
+	{"CPU per small request, TLS (W3)", "W3-tls", "cpu", "µs", false},
+}
+
+// values of a row for one target, a round each.
+func (r *rig) values(w row, target string) []float64 {
+	v := r.results.values(w.workload, target, w.figure)
+	if w.added {
+		v = less(v, r.results.values(w.workload, "direct", w.figure))
+	}
+	return v
+}
+
+// tables are the ratios and the figures themselves; their first lines are heads.
+func (r *rig) tables() (ratio, absolute [][]string) {
+	var names []string
+	for _, t := range r.targets {
+		if t.command != nil {
+			names = append(names, t.name)
+		}
+	}
+	base := r.Base
+	ratioHead, absoluteHead := []string{"ratio to " + base + " in the same round: **median** (least–most)"}, []string{"median (least–most)"}
+	for _, name := range names {
+		if name != base {
+			ratioHead = append(ratioHead, name)
+		}
+		absoluteHead = append(absoluteHead, name)
+	}
+	ratio, absolute = append(ratio, ratioHead), append(absolute, absoluteHead)
+	for _, w := range rows {
+		ratioLine, absoluteLine := []string{w.label}, []string{w.label + ", " + w.unit}
+		there, compared := false, false
+		for _, name := range names {
+			values := r.values(w, name)
+			s := spreadOf(values)
+			there = there || s.n > 0
+			absoluteLine = append(absoluteLine, s.cell("%s (%s–%s)", number))
+			if name != base {
+				s := spreadOf(ratios(values, r.values(w, base)))
+				compared = compared || s.n > 0
+				ratioLine = append(ratioLine, s.cell("**%s** (%s–%s)", func(v float64) string { return fmt.Sprintf("%.2f", v) }))
+			}
+		}
+		if compared {
+			ratio = append(ratio, ratioLine)
+		}
+		if there {
+			absolute = append(absolute, absoluteLine)
+		}
+	}
+	return ratio, absolute
+}
+
+func (s spread) cell(format string, number func(float64) string) string {
+	switch s.n {
+	case 0:
+		return "–"
+	case 1:
+		format, _, _ = strings.Cut(format, " ")
+		return fmt.Sprintf(format, number(s.median))
+	}
+	return fmt.Sprintf(format, number(s.median), number(s.least), number(s.most))
+}
+
+// number prints three digits, and no more noise than that.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func (r *rig) print(out io.Writer) {
+	ratio, absolute := r.tables()
+	if len(ratio) > 1 {
+		fmt.Fprintln(out)
+		aligned(out, ratio)
+	}
+	if len(absolute) > 1 {
+		fmt.Fprintln(out)
+		aligned(out, absolute)
+	}
+}
+
+// aligned prints a table for a terminal.
+func aligned(out io.Writer, table [][]string) {
+	width := map[int]int{}
+	for _, line := range table {
+		for i, cell := range line {
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, line := range table {
+		var b strings.Builder
+		for i, cell := range line {
+			b.WriteString(cell + strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2))
+		}
+		fmt.Fprintln(out, strings.TrimRight(b.String(), " "))
+	}
+}
