@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,13 +39,15 @@ func measure() error {
 	flag.IntVar(&o.Rounds, "rounds", 5, "how often all of it is measured")
 	flag.Func("only", "workloads, such as W1b,W3 (all)", list(&o.Only))
 	flag.Func("targets", "such as nginx,gateway (all)", list(&o.Targets))
-	flag.Func("gateway", "a binary of the gateway, as PATH or NAME=PATH; repeat for more (vllm-gateway, beside this program)", list(&o.Gateways))
+	flag.Func("gateway", "`NAME=PATH`: a further binary of the gateway, such as an older one; PATH alone: in place of the one beside this program", list(&o.Gateways))
 	flag.StringVar(&o.ReverseProxy, "reverseproxy", beside("reverseproxy"), "binary of bench/reverseproxy")
 	flag.StringVar(&o.Base, "base", "nginx", "the target that ratios are to")
 	flag.DurationVar(&o.Window, "window", 5*time.Second, "how long a workload is measured for")
 	flag.BoolVar(&o.Short, "short", false, "as short as it can be: whether every byte is right, and no more")
 	flag.StringVar(&o.Profiles, "profile", "", "a folder for CPU profiles of the gateway, one for each workload")
 	flag.IntVar(&o.Keys, "keys", 1000, "how many the gateway knows")
+	flag.BoolVar(&o.Curves, "curves", false, "what the gateway alone costs as backends, streams, keys and models grow in number")
+	flag.StringVar(&o.Write, "write", "", "a `FILE` in Markdown whose part between the marks is to have these tables: docs/performance.md")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("what is %q? There are only flags: bench -help", flag.Arg(0))
@@ -57,8 +60,14 @@ func measure() error {
 	if o.Short && !given["rounds"] {
 		o.Rounds = 1
 	}
-	if len(o.Gateways) == 0 {
-		o.Gateways = []string{beside("vllm-gateway")}
+	if !slices.ContainsFunc(o.Gateways, func(g string) bool { return !strings.Contains(g, "=") }) {
+		o.Gateways = append([]string{beside("vllm-gateway")}, o.Gateways...)
+	}
+	if o.Curves && !given["rounds"] {
+		o.Rounds = 1
+	}
+	if o.Curves && !given["window"] {
+		o.Window = 2 * time.Second
 	}
 	debug.SetGCPercent(400) // the clients share the machine with what is measured
 	return rig.Run(o)

@@ -27,6 +27,8 @@ type Plan struct {
 	Clients int
 	// Ask is what they ask for; the seed is drawn for each.
 	Ask wire.Ask
+	// Models is how many models are asked for in turn; 0 and 1: that of Ask.
+	Models int
 	// Prompt is put into a JSON string as it is.
 	Prompt string
 	// Keys are shown in turn; none: no Authorization.
@@ -181,6 +183,9 @@ func (c *client) next(turn int) ([]byte, body) {
 	p := &c.load.plan
 	c.ask = p.Ask
 	c.ask.Seed = uint64(c.number)<<32 | uint64(turn)<<8 | uint64(wire.Now())&0xff
+	if p.Models > 1 {
+		c.ask.Model = wire.ModelName(inTurn(c.number, turn, p.Models))
+	}
 	if turn == 0 && p.Phases {
 		c.ask.Tokens = max(1, p.Ask.Tokens*(c.number+1)/p.Clients)
 	}
@@ -324,8 +329,11 @@ func (c *client) key(turn int) string {
 	if len(keys) == 0 {
 		return ""
 	}
-	return keys[(c.number*31+turn*7)%len(keys)]
+	return keys[inTurn(c.number, turn, len(keys))]
 }
+
+// inTurn lays clients and their requests over n things, evenly.
+func inTurn(client, turn, n int) int { return (client*31 + turn*7) % n }
 
 // checkTLS holds all targets to the same.
 func checkTLS(s tls.ConnectionState, protocol string) error {

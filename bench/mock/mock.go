@@ -22,14 +22,6 @@ type Server struct {
 	Models int
 }
 
-// Name is what the i-th model is called.
-func Name(i int) string {
-	if i == 0 {
-		return wire.Model
-	}
-	return fmt.Sprintf("bench/model-%05d", i)
-}
-
 // Serve answers on a listener until it is closed.
 func (s *Server) Serve(l net.Listener) error {
 	models := s.models()
@@ -49,7 +41,7 @@ func (s *Server) models() []byte {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprintf(&b, `{"id":%q,"object":"model","owned_by":"vllm"}`, Name(i))
+		fmt.Fprintf(&b, `{"id":%q,"object":"model","owned_by":"vllm"}`, wire.ModelName(i))
 	}
 	b.WriteString(`]}`)
 	return plain("200 OK", b.String())

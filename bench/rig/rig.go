@@ -11,10 +11,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -37,6 +39,10 @@ type Options struct {
 	Profiles string
 	// Keys is how many the gateway knows, and clients use in turn; 0: 1,000.
 	Keys int
+	// Curves measures the gateway alone, as one thing after the other grows.
+	Curves bool
+	// Write is a file in Markdown that gets the tables too; "": none.
+	Write string
 	// Out gets the tables, Progress a line for each run.
 	Out, Progress io.Writer
 }
@@ -60,7 +66,8 @@ type rig struct {
 	results results
 	// thrown are the runs that failed, and why.
 	thrown []error
-	stop   func()
+	// end ends what was started, and takes away what it has left.
+	end func()
 }
 
 // results are by workload and target, one for each round; nil: thrown out.
@@ -86,12 +93,29 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	defer r.stop()
-	for round := range o.Rounds {
-		r.round(round)
+	defer r.end()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		r.end()
+		os.Exit(130) // what was started ends with this process
+	}()
+	var report report
+	if o.Curves {
+		report = r.curves()
+	} else {
+		for round := range o.Rounds {
+			r.round(round)
+		}
+		report = r.compared()
 	}
-	r.print(o.Out)
-	return errors.Join(r.thrown...)
+	report.print(o.Out)
+	errs := r.thrown
+	if o.Write != "" {
+		errs = append(errs, report.write(o.Write))
+	}
+	return errors.Join(errs...)
 }
 
 func prepare(o Options) (*rig, error) {
@@ -126,7 +150,7 @@ func prepare(o Options) (*rig, error) {
 		return nil, err
 	}
 	r.site.Backends = addrs
-	r.stop = func() { end(); os.RemoveAll(dir) }
+	r.end = func() { end(); os.RemoveAll(dir) }
 	if o.Profiles != "" {
 		err = os.MkdirAll(o.Profiles, 0o755)
 	}
@@ -206,25 +230,29 @@ func (r *rig) round(round int) {
 			if w.needs != nil && !w.needs(t) {
 				continue
 			}
-			f, err := r.measure(w, t)
-			if err != nil {
-				err = fmt.Errorf("round %d: %s, %s: %w", round+1, w.name, t.name, err)
-				r.thrown = append(r.thrown, err)
-				fmt.Fprintln(r.Progress, "THROWN OUT:", err)
-				f = nil
-			} else {
-				fmt.Fprintf(r.Progress, "round %d: %-8s %-12s %s\n", round+1, w.name, t.name, f)
-			}
-			if r.results[w.name] == nil {
-				r.results[w.name] = map[string][]figures{}
-			}
-			r.results[w.name][t.name] = append(r.results[w.name][t.name], f)
+			r.keep(round, w, t.name, func() (figures, error) { return r.measure(w, t, r.site) })
 		}
 	}
 }
 
-func (r *rig) measure(w workload, t target) (figures, error) {
-	s := r.site
+// keep has something measured, and puts the figures with the others of that name.
+func (r *rig) keep(round int, w workload, name string, measure func() (figures, error)) {
+	f, err := measure()
+	if err != nil {
+		err = fmt.Errorf("round %d: %s, %s: %w", round+1, w.name, name, err)
+		r.thrown = append(r.thrown, err)
+		fmt.Fprintln(r.Progress, "THROWN OUT:", err)
+		f = nil
+	} else {
+		fmt.Fprintf(r.Progress, "round %d: %-8s %-12s %s\n", round+1, w.name, name, f)
+	}
+	if r.results[w.name] == nil {
+		r.results[w.name] = map[string][]figures{}
+	}
+	r.results[w.name][name] = append(r.results[w.name][name], f)
+}
+
+func (r *rig) measure(w workload, t target, s site) (figures, error) {
 	s.TLS = w.tls
 	running, err := t.start(s)
 	if err != nil {

@@ -14,27 +14,30 @@ type row struct {
 	workload, figure string
 	unit             string
 	added            bool // over direct
+	// goal is what the ratio to nginx is to be, and bound what the figure itself is to
+	// be, of the gateway.
+	goal, bound string
 }
 
 var rows = []row{
-	{"CPU per event, 100 streams, 20 ms apart (W1a)", "W1a", "cpu", "µs", false},
-	{"CPU per event, 500 streams, 20 ms apart (W1b)", "W1b", "cpu", "µs", false},
-	{"CPU per event, 64 streams without gaps (W2)", "W2", "cpu", "µs", false},
-	{"CPU per small request (W3)", "W3", "cpu", "µs", false},
-	{"CPU per request of 200 KB (W5)", "W5", "cpu", "µs", false},
-	{"memory per open stream, 100 open (W4)", "W4", "kb100", "KB", false},
-	{"memory per open stream, 1,000 open (W4)", "W4", "kb1000", "KB", false},
-	{"memory per open stream, 5,000 open (W4)", "W4", "kb5000", "KB", false},
-	{"event latency over direct, p50 (W1b)", "W1b", "event50", "µs", true},
-	{"event latency over direct, p99 (W1b)", "W1b", "event99", "µs", true},
-	{"TTFT over direct, p50 (W1b)", "W1b", "first50", "µs", true},
-	{"TTFT over direct, p99 (W1b)", "W1b", "first99", "µs", true},
-	{"idle memory", "idle", "idle", "MB", false},
-	{"memory 1 s after 500 streams (W1b)", "W1b", "after", "MB", false},
-	{"start to first answer", "idle", "start", "ms", false},
-	{"CPU per event, TLS, HTTP/1.1 (W1b)", "W1b-tls", "cpu", "µs", false},
-	{"CPU per event, TLS, HTTP/2 (W1b)", "W1b-h2", "cpu", "µs", false},
-	{"CPU per small request, TLS (W3)", "W3-tls", "cpu", "µs", false},
+	{"CPU per event, 100 streams, 20 ms apart (W1a)", "W1a", "cpu", "µs", false, "", ""},
+	{"CPU per event, 500 streams, 20 ms apart (W1b)", "W1b", "cpu", "µs", false, "≤ 1.00", ""},
+	{"CPU per event, 64 streams without gaps (W2)", "W2", "cpu", "µs", false, "≤ 1.00", ""},
+	{"CPU per small request (W3)", "W3", "cpu", "µs", false, "≤ 1.50", ""},
+	{"CPU per request of 200 KB (W5)", "W5", "cpu", "µs", false, "≤ 1.00", ""},
+	{"memory per open stream, 100 open (W4)", "W4", "kb100", "KB", false, "", ""},
+	{"memory per open stream, 1,000 open (W4)", "W4", "kb1000", "KB", false, "", ""},
+	{"memory per open stream, 5,000 open (W4)", "W4", "kb5000", "KB", false, "≤ 1.70", "≤ 30"},
+	{"event latency over direct, p50 (W1b)", "W1b", "event50", "µs", true, "≤ 1.10", ""},
+	{"event latency over direct, p99 (W1b)", "W1b", "event99", "µs", true, "≤ 1.10", ""},
+	{"TTFT over direct, p50 (W1b)", "W1b", "first50", "µs", true, "≤ 1.50", "< 500"},
+	{"TTFT over direct, p99 (W1b)", "W1b", "first99", "µs", true, "", ""},
+	{"idle memory", "idle", "idle", "MB", false, "", "≤ 10"},
+	{"memory 1 s after 500 streams (W1b)", "W1b", "after", "MB", false, "", ""},
+	{"start to first answer", "idle", "start", "ms", false, "", "≤ 20"},
+	{"CPU per event, TLS, HTTP/1.1 (W1b)", "W1b-tls", "cpu", "µs", false, "", ""},
+	{"CPU per event, TLS, HTTP/2 (W1b)", "W1b-h2", "cpu", "µs", false, "", ""},
+	{"CPU per small request, TLS (W3)", "W3-tls", "cpu", "µs", false, "", ""},
 }
 
 // values of a row for one target, a round each.
@@ -46,8 +49,11 @@ func (r *rig) values(w row, target string) []float64 {
 	return v
 }
 
-// tables are the ratios and the figures themselves; their first lines are heads.
-func (r *rig) tables() (ratio, absolute [][]string) {
+// table is lines of cells; the first is its head.
+type table [][]string
+
+// tables are the ratios, and the figures themselves.
+func (r *rig) tables() (ratio, absolute table) {
 	var names []string
 	for _, t := range r.targets {
 		if t.command != nil {
@@ -62,6 +68,7 @@ func (r *rig) tables() (ratio, absolute [][]string) {
 		}
 		absoluteHead = append(absoluteHead, name)
 	}
+	ratioHead, absoluteHead = append(ratioHead, "goal"), append(absoluteHead, "goal")
 	ratio, absolute = append(ratio, ratioHead), append(absolute, absoluteHead)
 	for _, w := range rows {
 		ratioLine, absoluteLine := []string{w.label}, []string{w.label + ", " + w.unit}
@@ -78,10 +85,10 @@ func (r *rig) tables() (ratio, absolute [][]string) {
 			}
 		}
 		if compared {
-			ratio = append(ratio, ratioLine)
+			ratio = append(ratio, append(ratioLine, w.goal))
 		}
 		if there {
-			absolute = append(absolute, absoluteLine)
+			absolute = append(absolute, append(absoluteLine, w.bound))
 		}
 	}
 	return ratio, absolute
@@ -109,31 +116,29 @@ func number(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-func (r *rig) print(out io.Writer) {
-	ratio, absolute := r.tables()
-	if len(ratio) > 1 {
-		fmt.Fprintln(out)
-		aligned(out, ratio)
-	}
-	if len(absolute) > 1 {
-		fmt.Fprintln(out)
-		aligned(out, absolute)
-	}
-}
-
-// aligned prints a table for a terminal.
-func aligned(out io.Writer, table [][]string) {
+// aligned prints it for a terminal.
+func (t table) aligned(out io.Writer) {
 	width := map[int]int{}
-	for _, line := range table {
+	for _, line := range t {
 		for i, cell := range line {
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
-	for _, line := range table {
+	for _, line := range t {
 		var b strings.Builder
 		for i, cell := range line {
 			b.WriteString(cell + strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2))
 		}
 		fmt.Fprintln(out, strings.TrimRight(b.String(), " "))
+	}
+}
+
+// markdown prints it for Markdown.
+func (t table) markdown(out io.Writer) {
+	for i, line := range t {
+		fmt.Fprintf(out, "| %s |\n", strings.Join(line, " | "))
+		if i == 0 {
+			fmt.Fprintf(out, "|%s\n", strings.Repeat("---|", len(line)))
+		}
 	}
 }

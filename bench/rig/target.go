@@ -63,20 +63,9 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("there is no %s on this machine: apt-get install %s, or leave it out with -targets", name, name)
 }
 
-func says(name string, args ...string) func() string {
-	return func() string {
-		out, err := exec.Command(name, args...).CombinedOutput()
-		if err != nil {
-			return "?"
-		}
-		line, _, _ := strings.Cut(string(out), "\n")
-		return strings.TrimSpace(line)
-	}
-}
-
 // direct has no process: clients ask the backends.
 func direct() target {
-	return target{name: "direct", version: func() string { return "" }}
+	return target{name: "direct"}
 }
 
 func nginx() (target, error) {

@@ -27,32 +27,33 @@ type workload struct {
 // figures are what one run gave, by name: those of rows.
 type figures map[string]float64
 
+var smallPrompt = strings.Repeat("What does a gateway do? ", 8)
+
 func workloads(o Options) []workload {
 	stream := func(tokens int, gap time.Duration) wire.Ask {
 		return wire.Ask{Model: wire.Model, Stream: true, Tokens: tokens, Gap: gap}
 	}
 	tokens, half := 128, 1
 	if o.Short {
-		tokens, half = 32, 2
+		tokens, half = 16, 2
 	}
 	gap := 20 * time.Millisecond
-	small := strings.Repeat("What does a gateway do? ", 8)
 	long := strings.Repeat("It stands before servers, and takes what they are sent.\\n", 3600)[:200_000-2] + `\n`
-	w1a := load.Plan{Clients: 100, Ask: stream(tokens, gap), Prompt: small, Phases: true, Ramp: 200 * time.Millisecond}
+	w1a := load.Plan{Clients: 100, Ask: stream(tokens, gap), Prompt: smallPrompt, Phases: true, Ramp: 200 * time.Millisecond}
 	w1b := w1a
 	w1b.Clients, w1b.Ramp = 500/half, 400*time.Millisecond
 	h2 := w1b
 	h2.Shared = 10
-	json := load.Plan{Clients: 64, Ask: wire.Ask{Model: wire.Model, Tokens: 32}, Prompt: small}
+	json := load.Plan{Clients: 64, Ask: wire.Ask{Model: wire.Model, Tokens: 32}, Prompt: smallPrompt}
 	onTLS := func(t target) bool { return t.name != "direct" }
 	process := onTLS
 	return []workload{
 		{name: "idle", title: "nothing to do", run: runIdle, needs: process},
 		{name: "W1a", title: "100 streams of 128 tokens, 20 ms apart", unit: "event", plan: w1a, run: runLoad},
 		{name: "W1b", title: "500 such streams", unit: "event", plan: w1b, run: runLoad},
-		{name: "W2", title: "64 streams of 256 tokens without gaps", unit: "event", plan: load.Plan{Clients: 64, Ask: stream(256, 0), Prompt: small}, run: runLoad},
+		{name: "W2", title: "64 streams of 256 tokens without gaps", unit: "event", plan: load.Plan{Clients: 64, Ask: stream(256, 0), Prompt: smallPrompt}, run: runLoad},
 		{name: "W3", title: "64 clients with small requests, JSON answers", unit: "request", plan: json, run: runLoad},
-		{name: "W4", title: "streams that are open, and nearly idle", run: runOpen, plan: load.Plan{Ask: stream(0, 2*time.Second), Prompt: small, Once: true}, needs: process},
+		{name: "W4", title: "streams that are open, and nearly idle", run: runOpen, plan: load.Plan{Ask: stream(0, 2*time.Second), Prompt: smallPrompt, Once: true}, needs: process},
 		{name: "W5", title: "32 clients with prompts of 200 KB, JSON answers", unit: "request", plan: load.Plan{Clients: 32, Ask: json.Ask, Prompt: long}, run: runLoad},
 		{name: "W1b-tls", title: "W1b over TLS 1.3, HTTP/1.1", unit: "event", plan: w1b, tls: true, run: runLoad, needs: onTLS},
 		{name: "W1b-h2", title: "W1b over TLS 1.3, HTTP/2, 10 connections", unit: "event", plan: h2, tls: true, run: runLoad, needs: onTLS},
@@ -73,7 +74,7 @@ func runLoad(w workload, o Options, r *running) (figures, error) {
 	if err := begun(l, w.plan.Clients); err != nil {
 		return nil, stopped(l, err)
 	}
-	time.Sleep(warm)
+	time.Sleep(min(warm, o.window()/3))
 	profiled := o.profile(w, r)
 	f, err := measure(l, r, w.unit, o.window())
 	times, loadErr := l.Stop(endWithin)
@@ -89,7 +90,7 @@ func runLoad(w workload, o Options, r *running) (figures, error) {
 	for name, values := range map[string][]int64{"first": times.First, "event": times.Event, "answer": times.Answer} {
 		f[name+"50"], f[name+"99"] = percentile(values, .5)/1e3, percentile(values, .99)/1e3
 	}
-	if r.tree != nil && w.name == "W1b" {
+	if r.tree != nil && w.name == "W1b" && !o.Short {
 		time.Sleep(time.Second)
 		pss, err := r.memory()
 		if err != nil {
@@ -164,8 +165,10 @@ func stopped(l *load.Load, why error) error {
 }
 
 // runIdle measures the start, and memory while there is nothing to do.
-func runIdle(_ workload, _ Options, r *running) (figures, error) {
-	time.Sleep(time.Second)
+func runIdle(_ workload, o Options, r *running) (figures, error) {
+	if !o.Short {
+		time.Sleep(time.Second)
+	}
 	pss, err := r.memory()
 	return figures{"start": float64(r.took.Microseconds()) / 1e3, "idle": float64(pss) / 1e6}, err
 }
@@ -173,7 +176,11 @@ func runIdle(_ workload, _ Options, r *running) (figures, error) {
 // runOpen opens streams step by step, and measures what each step has added to the
 // memory of before the first.
 func runOpen(w workload, o Options, r *running) (figures, error) {
-	time.Sleep(500 * time.Millisecond)
+	settle := 700 * time.Millisecond // garbage that was made as they were opened
+	if o.Short {
+		settle = 100 * time.Millisecond
+	}
+	time.Sleep(settle)
 	idle, err := r.memory()
 	if err != nil {
 		return nil, err
@@ -183,7 +190,7 @@ func runOpen(w workload, o Options, r *running) (figures, error) {
 	open := 0
 	steps := []int{100, 1000, 5000}
 	if o.Short {
-		steps = []int{100, 500}
+		steps = []int{100, 400}
 	}
 	for i, step := range steps {
 		p := r.plan(w.plan)
@@ -191,8 +198,7 @@ func runOpen(w workload, o Options, r *running) (figures, error) {
 		p.Ramp = time.Duration(p.Clients) * 300 * time.Microsecond
 		p.Ask.Tokens = 2 + 2*(len(steps)-i) // it must outlive the other steps
 		if o.Short {
-			p.Ask.Gap /= 2
-			p.Ask.Tokens = 2 + len(steps) - i
+			p.Ask.Gap /= 10
 		}
 		l := load.Start(p)
 		loads = append(loads, l)
@@ -200,7 +206,7 @@ func runOpen(w workload, o Options, r *running) (figures, error) {
 			break
 		}
 		open = step
-		time.Sleep(700 * time.Millisecond)
+		time.Sleep(settle)
 		var pss int64
 		if pss, err = r.memory(); err != nil {
 			break

@@ -15,6 +15,14 @@ import (
 // Model is the one that is asked for where nothing else is said.
 const Model = "meta-llama/Llama-3.3-70B-Instruct"
 
+// ModelName is what the i-th model is called.
+func ModelName(i int) string {
+	if i == 0 {
+		return Model
+	}
+	return fmt.Sprintf("bench/model-%05d", i)
+}
+
 // Ask is what a request asks the mock for.
 type Ask struct {
 	Model  string
