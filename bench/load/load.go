@@ -305,8 +305,8 @@ func (a *answer) broken(err error) error {
 	}
 	switch {
 	case a.begun:
-		if err := a.body.end(); err != nil {
-			return fmt.Errorf("%w: %w", err, plain(err))
+		if cut := a.body.end(); cut != nil {
+			return fmt.Errorf("%w: %w", cut, plain(err))
 		}
 		return fmt.Errorf("all is there but the end of the framing: %w", plain(err))
 	case a.state == inHead && len(a.line) == 0:
