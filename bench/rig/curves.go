@@ -115,7 +115,7 @@ func (r *rig) curves() report {
 			}
 		}
 	}
-	p := report{mark: "curves", lines: r.about(), thrown: r.thrown}
+	p := report{mark: r.mark(), lines: r.about(), thrown: r.thrown}
 	for _, t := range gateways {
 		for _, c := range all {
 			p.tables = append(p.tables, r.curveTable(c, t))

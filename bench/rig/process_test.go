@@ -43,13 +43,13 @@ func TestParsePSS(t *testing.T) {
 }
 
 func TestReportTakesItsPlace(t *testing.T) {
-	const file = "# Title\n\n<!-- bench: tables -->\nold\n<!-- bench: end of tables -->\n\nAfter.\n"
-	got, err := between([]byte(file), "tables", []byte("new\n"))
-	if want := "# Title\n\n<!-- bench: tables -->\n\nnew\n\n<!-- bench: end of tables -->\n\nAfter.\n"; string(got) != want || err != nil {
+	const file = "# Title\n\n<!-- table: make bench -->\nold\n<!-- end of table -->\n\nAfter.\n"
+	got, err := between([]byte(file), "make bench", []byte("new\n"))
+	if want := "# Title\n\n<!-- table: make bench -->\n\nnew\n\n<!-- end of table -->\n\nAfter.\n"; string(got) != want || err != nil {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
-	for _, bad := range []string{"", "<!-- bench: tables -->\n", "<!-- bench: end of tables -->\n"} {
-		if _, err := between([]byte(bad), "tables", nil); err == nil || !strings.Contains(err.Error(), "bench: end of tables") {
+	for _, bad := range []string{"", "<!-- table: make bench -->\n", "<!-- end of table -->\n"} {
+		if _, err := between([]byte(bad), "make bench", nil); err == nil || !strings.Contains(err.Error(), "end of table") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -19,10 +19,18 @@ type report struct {
 	thrown []error
 }
 
+// mark is which part of a file the report is for.
+func (o Options) mark() string {
+	if o.Curves {
+		return "make bench ARGS=-curves"
+	}
+	return "make bench"
+}
+
 // compared is the report of rounds.
 func (r *rig) compared() report {
 	ratio, absolute := r.tables()
-	p := report{mark: "tables", lines: r.about(), thrown: r.thrown}
+	p := report{mark: r.mark(), lines: r.about(), thrown: r.thrown}
 	for _, t := range []table{ratio, absolute} {
 		if len(t) > 1 {
 			p.tables = append(p.tables, t)
@@ -82,6 +90,8 @@ func says(name string, args ...string) func() string {
 			return "?"
 		}
 		line, _, _ := strings.Cut(string(out), "\n")
+		line, _, _ = strings.Cut(line, " - http") // haproxy's
+		line = strings.TrimPrefix(line, "nginx version: ")
 		return strings.TrimSpace(line)
 	}
 }
@@ -110,8 +120,9 @@ func (p report) markdown() []byte {
 	return b.Bytes()
 }
 
-// write puts the report between its marks in a file.
-func (p report) write(path string) error {
+// write puts the report between its marks in a file; or, if it is not really to do so,
+// says what would be in the way.
+func (p report) write(path string, really bool) error {
 	file, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -120,12 +131,15 @@ func (p report) write(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if !really {
+		return nil
+	}
 	return os.WriteFile(path, file, 0o644)
 }
 
 // between puts a text in the place of what is between two marks.
 func between(file []byte, mark string, text []byte) ([]byte, error) {
-	open, end := "<!-- bench: "+mark+" -->\n", "<!-- bench: end of "+mark+" -->\n"
+	open, end := "<!-- table: "+mark+" -->\n", "<!-- end of table -->\n"
 	before, rest, ok := strings.Cut(string(file), open)
 	_, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {

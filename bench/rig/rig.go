@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -68,6 +69,9 @@ type rig struct {
 	thrown []error
 	// end ends what was started, and takes away what it has left.
 	end func()
+
+	mu  sync.Mutex
+	now *running // what is being measured; nil: nothing
 }
 
 // results are by workload and target, one for each round; nil: thrown out.
@@ -89,6 +93,17 @@ func (r results) values(workload, target, figure string) []float64 {
 // Run measures, and prints tables. The error says which runs were thrown out, or why
 // there was nothing to measure.
 func Run(o Options) error {
+	switch {
+	case o.Rounds < 1:
+		return fmt.Errorf("%d rounds: there must be one at least", o.Rounds)
+	case o.Window < 0:
+		return fmt.Errorf("a window of %v: it must be some time", o.Window)
+	}
+	if o.Write != "" { // better told now than in half an hour
+		if err := (report{mark: o.mark()}).write(o.Write, false); err != nil {
+			return err
+		}
+	}
 	r, err := prepare(o)
 	if err != nil {
 		return err
@@ -98,8 +113,12 @@ func Run(o Options) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
+		r.mu.Lock() // for good: nothing more is to start
+		if r.now != nil {
+			r.now.close()
+		}
 		r.end()
-		os.Exit(130) // what was started ends with this process
+		os.Exit(130)
 	}()
 	var report report
 	if o.Curves {
@@ -113,7 +132,7 @@ func Run(o Options) error {
 	report.print(o.Out)
 	errs := r.thrown
 	if o.Write != "" {
-		errs = append(errs, report.write(o.Write))
+		errs = append(errs, report.write(o.Write, true))
 	}
 	return errors.Join(errs...)
 }
@@ -254,11 +273,19 @@ func (r *rig) keep(round int, w workload, name string, measure func() (figures, 
 
 func (r *rig) measure(w workload, t target, s site) (figures, error) {
 	s.TLS = w.tls
-	running, err := t.start(s)
+	running, err := r.start(t, s)
 	if err != nil {
 		return nil, err
 	}
-	defer running.close()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		running.close()
+		r.now = nil
+	}()
+	if err := running.await(); err != nil {
+		return nil, err
+	}
 	f, err := w.run(w, r.Options, running)
 	if err != nil {
 		return nil, err
@@ -271,6 +298,15 @@ func (r *rig) measure(w workload, t target, s site) (figures, error) {
 		}
 	}
 	return f, nil
+}
+
+// start starts a target where a signal finds it.
+func (r *rig) start(t target, s site) (*running, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	running, err := t.start(s)
+	r.now = running
+	return running, err
 }
 
 func (f figures) String() string {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"text/template"
 	"time"
@@ -83,7 +84,7 @@ func haproxy() (target, error) {
 }
 
 func reverseProxy(path string) target {
-	return target{name: "ReverseProxy", version: says("go", "version"), command: func(s site) []string {
+	return target{name: "ReverseProxy", version: runtime.Version, command: func(s site) []string {
 		args := []string{path, "-listen", s.Listen, "-backends", strings.Join(s.Backends, ",")}
 		if s.TLS {
 			args = append(args, "-cert", s.Cert, "-key", s.Key)
@@ -102,7 +103,7 @@ func gateway(name, path string) target {
 	}}
 }
 
-// running is a target that has answered.
+// running is a target that was started.
 type running struct {
 	*tree // nil: direct
 	name  string
@@ -112,7 +113,7 @@ type running struct {
 	took time.Duration
 }
 
-// start starts a target and waits for its first answer.
+// start starts a target.
 func (t target) start(s site) (*running, error) {
 	if t.command == nil {
 		return &running{name: t.name, site: s, addrs: s.Backends}, nil
@@ -146,12 +147,7 @@ func (t target) start(s site) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &running{name: t.name, tree: process, site: s, addrs: []string{s.Listen}}
-	if err := r.await(); err != nil {
-		r.stop()
-		return nil, err
-	}
-	return r, nil
+	return &running{name: t.name, tree: process, site: s, addrs: []string{s.Listen}}, nil
 }
 
 // awaitFor is how long a target may take to its first answer: a file of 100,000 keys
@@ -160,6 +156,9 @@ const awaitFor = 30 * time.Second
 
 // await asks until there is an answer.
 func (r *running) await() error {
+	if r.tree == nil {
+		return nil
+	}
 	deadline := r.born.Add(awaitFor)
 	transport := &http.Transport{DisableCompression: true, TLSClientConfig: r.site.trusted}
 	defer transport.CloseIdleConnections()
