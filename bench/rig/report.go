@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -47,10 +48,34 @@ func (r *rig) about() []string {
 			versions = append(versions, t.name+": "+t.version())
 		}
 	}
-	return []string{
+	lines := []string{
 		fmt.Sprintf("%s, %s of %v each, on %d CPUs (%s), Linux %s; load average at the end %s.", time.Now().UTC().Format("2006-01-02"), rounds(r.Rounds), r.window(), runtime.NumCPU(), processor(), kernel(), loadAverage()),
 		strings.Join(versions, "; ") + ".",
+		fmt.Sprintf("%s answers, with %s events, were compared byte by byte; %d runs were thrown out.", thousands(r.counted.answers), thousands(r.counted.events), len(r.thrown)),
 	}
+	if s := spreadOf(r.results.values("W1b", "direct", "event50")); s.n > 0 {
+		of := func(figure string) string {
+			return number(spreadOf(r.results.values("W1b", "direct", figure)).median)
+		}
+		lines = append(lines, fmt.Sprintf("Direct, W1b: event latency p50 %s µs, p99 %s µs; TTFT p50 %s µs, p99 %s µs.", of("event50"), of("event99"), of("first50"), of("first99")))
+	}
+	if late := r.counted.late; len(late) > 0 {
+		var which []string
+		for name, n := range late {
+			which = append(which, fmt.Sprintf("%s %d×", name, n))
+		}
+		slices.Sort(which)
+		lines = append(lines, "Runs with less events than were due, since the machine was too busy, or the target too slow; their figures say little: "+strings.Join(which, ", ")+".")
+	}
+	return lines
+}
+
+func thousands(n int64) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }
 
 func rounds(n int) string {

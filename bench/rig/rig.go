@@ -46,6 +46,15 @@ type Options struct {
 	Write string
 	// Out gets the tables, Progress a line for each run.
 	Out, Progress io.Writer
+
+	counted *counted
+}
+
+// counted is how many events and answers were compared, in all runs; and which runs had
+// less events than were due, by workload and target.
+type counted struct {
+	events, answers int64
+	late            map[string]int
 }
 
 func (o Options) window() time.Duration {
@@ -99,6 +108,7 @@ func Run(o Options) error {
 	case o.Window < 0:
 		return fmt.Errorf("a window of %v: it must be some time", o.Window)
 	}
+	o.counted = &counted{late: map[string]int{}}
 	if o.Write != "" { // better told now than in half an hour
 		if err := (report{mark: o.mark()}).write(o.Write, false); err != nil {
 			return err
@@ -154,12 +164,17 @@ func prepare(o Options) (*rig, error) {
 	if err != nil {
 		return nil, err
 	}
+	const most = 10_000 // streams that are open at a time, each with two connections
+	connections := min(files/2-100, most)
+	if steps := openSteps(o); !o.Curves && connections < steps[len(steps)-1] && slices.ContainsFunc(r.works, func(w workload) bool { return w.name == "W4" }) {
+		return nil, fmt.Errorf("a process may have %d files open, which is too few for W4: raise the limit (ulimit -Hn) to %d, or choose other workloads with -only", files, 2*steps[len(steps)-1]+200)
+	}
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return nil, err
 	}
 	os.Chmod(dir, 0o755) // nginx's workers are somebody else
-	r.site = site{Dir: dir, Keys: keys(o.Keys), Files: files, Connections: files/2 - 100, Profiled: o.Profiles != ""}
+	r.site = site{Dir: dir, Keys: keys(o.Keys), Files: files, Connections: connections, Profiled: o.Profiles != ""}
 	r.site.clientKey = r.site.Keys[0].Text
 	if err := certify(&r.site); err != nil {
 		return nil, err

@@ -38,11 +38,15 @@ func spreadOf(values []float64) spread {
 	return spread{(there[(n-1)/2] + there[n/2]) / 2, there[0], there[n-1], n}
 }
 
-// ratios divides round by round.
+// ratios divides round by round; by nothing, or less, there is no ratio (as of a latency
+// that on a busy machine was less than direct's).
 func ratios(of, by []float64) []float64 {
 	all := make([]float64, min(len(of), len(by)))
 	for i := range all {
-		all[i] = of[i] / by[i]
+		all[i] = math.NaN()
+		if by[i] > 0 {
+			all[i] = of[i] / by[i]
+		}
 	}
 	return all
 }

@@ -47,6 +47,13 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+func TestRatiosByNothing(t *testing.T) {
+	got := ratios([]float64{6, 1, 1, math.NaN()}, []float64{3, 0, -1, 1})
+	if s := spreadOf(got); s.n != 1 || s.median != 2 {
+		t.Errorf("%v; want one ratio, of 2", got)
+	}
+}
+
 func TestCell(t *testing.T) {
 	for want, s := range map[string]spread{
 		"**7.13** (6.90–123)": {7.128, 6.9, 123.4, 5},
@@ -54,6 +61,14 @@ func TestCell(t *testing.T) {
 	} {
 		if got := s.cell("**%s** (%s–%s)", number); got != want {
 			t.Errorf("%+v: %s; want %s", s, got, want)
+		}
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: %s", n, got)
 		}
 	}
 }

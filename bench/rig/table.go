@@ -61,6 +61,12 @@ func (r *rig) tables() (ratio, absolute table) {
 		}
 	}
 	base := r.Base
+	goal := func(w row) string {
+		if base != "nginx" {
+			return "" // it is of ratios to nginx
+		}
+		return w.goal
+	}
 	ratioHead, absoluteHead := []string{"ratio to " + base + " in the same round: **median** (least–most)"}, []string{"median (least–most)"}
 	for _, name := range names {
 		if name != base {
@@ -85,7 +91,7 @@ func (r *rig) tables() (ratio, absolute table) {
 			}
 		}
 		if compared {
-			ratio = append(ratio, append(ratioLine, w.goal))
+			ratio = append(ratio, append(ratioLine, goal(w)))
 		}
 		if there {
 			absolute = append(absolute, append(absoluteLine, w.bound))

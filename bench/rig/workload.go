@@ -61,6 +61,13 @@ func workloads(o Options) []workload {
 	}
 }
 
+// compared counts what was compared, whatever came of the run.
+func (o Options) compared(l *load.Load) {
+	events, answers := l.Counts()
+	o.counted.events += events
+	o.counted.answers += answers
+}
+
 const (
 	beginWithin = 30 * time.Second // all clients have had something
 	endWithin   = 30 * time.Second // all have had everything
@@ -78,6 +85,7 @@ func runLoad(w workload, o Options, r *running) (figures, error) {
 	profiled := o.profile(w, r)
 	f, err := measure(l, r, w.unit, o.window())
 	times, loadErr := l.Stop(endWithin)
+	o.compared(l)
 	if err := <-profiled; err != nil {
 		return nil, err
 	}
@@ -86,6 +94,9 @@ func runLoad(w workload, o Options, r *running) (figures, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if gap := w.plan.Ask.Gap; gap > 0 && f["rate"] < .95*float64(w.plan.Clients)/gap.Seconds() {
+		o.counted.late[w.name+" "+r.name]++
 	}
 	for name, values := range map[string][]int64{"first": times.First, "event": times.Event, "answer": times.Answer} {
 		f[name+"50"], f[name+"99"] = percentile(values, .5)/1e3, percentile(values, .99)/1e3
@@ -173,6 +184,14 @@ func runIdle(_ workload, o Options, r *running) (figures, error) {
 	return figures{"start": float64(r.took.Microseconds()) / 1e3, "idle": float64(pss) / 1e6}, err
 }
 
+// openSteps are how many streams W4 has open, one after the other.
+func openSteps(o Options) []int {
+	if o.Short {
+		return []int{100, 400}
+	}
+	return []int{100, 1000, 5000}
+}
+
 // runOpen opens streams step by step, and measures what each step has added to the
 // memory of before the first.
 func runOpen(w workload, o Options, r *running) (figures, error) {
@@ -188,10 +207,7 @@ func runOpen(w workload, o Options, r *running) (figures, error) {
 	f := figures{}
 	var loads []*load.Load
 	open := 0
-	steps := []int{100, 1000, 5000}
-	if o.Short {
-		steps = []int{100, 400}
-	}
+	steps := openSteps(o)
 	for i, step := range steps {
 		p := r.plan(w.plan)
 		p.Clients = step - open
@@ -217,6 +233,7 @@ func runOpen(w workload, o Options, r *running) (figures, error) {
 		if _, loadErr := l.Stop(endWithin); loadErr != nil && err == nil {
 			err = loadErr
 		}
+		o.compared(l)
 	}
 	return f, err
 }

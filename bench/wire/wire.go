@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// Model is the one that is asked for where nothing else is said.
-const Model = "meta-llama/Llama-3.3-70B-Instruct"
+// Model is the one that is asked for where nothing else is said. With it a token has as
+// many bytes as one of vLLM's, give or take one.
+const Model = "meta-llama/Llama-3.1-8B"
 
 // ModelName is what the i-th model is called.
 func ModelName(i int) string {
@@ -211,7 +212,7 @@ func appendID(b []byte, seed uint64) []byte {
 
 // mix gives 64 bits in which each bit of what goes in has its part (splitmix64's end).
 func mix(a, b, c uint64) uint64 {
-	x := a ^ b*0x9e3779b97f4a7c15 ^ c*0xd1b54a32d192ed03
+	x := a ^ b*0x9e3779b97f4a7c15 ^ c*0xd1b54a32d192ed03 + 0x8cb92ba72f3d8dd7
 	for range 2 {
 		x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 		x = (x ^ x>>27) * 0x94d049bb133111eb
