@@ -1,6 +1,8 @@
 package rig
 
 import (
+	"os"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -35,4 +37,16 @@ func raiseFiles() (int, error) {
 	}
 	l.Cur = min(enough, l.Max)
 	return int(l.Cur), syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
+}
+
+// goFirst has this process, and those that it starts, run before all others, where it may:
+// what else the machine does is noise. To each other they are what they were.
+func goFirst() {
+	const nice = -15
+	threads, _ := os.ReadDir("/proc/self/task") // each has a priority of its own, and hands it on
+	for _, t := range threads {
+		if tid, err := strconv.Atoi(t.Name()); err == nil {
+			syscall.Setpriority(syscall.PRIO_PROCESS, tid, nice)
+		}
+	}
 }

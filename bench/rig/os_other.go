@@ -15,3 +15,5 @@ func cpuOf(int) (time.Duration, error) { return 0, errNotLinux }
 func dieWithUs() *syscall.SysProcAttr { return nil }
 
 func raiseFiles() (int, error) { return 0, errNotLinux }
+
+func goFirst() {}

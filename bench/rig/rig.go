@@ -114,6 +114,7 @@ func Run(o Options) error {
 			return err
 		}
 	}
+	goFirst()
 	r, err := prepare(o)
 	if err != nil {
 		return err
