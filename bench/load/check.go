@@ -58,7 +58,7 @@ func (b *streamBody) event(got []byte, now int64) error {
 	}
 	b.want = b.stream.Append(b.want[:0], b.next, sent)
 	if !bytes.Equal(b.want, got) {
-		return differ(b.next, b.want, got)
+		return differ(fmt.Sprint("event ", b.next), b.want, got)
 	}
 	if sent != 0 {
 		if sent < b.last || sent > now+clockError {
@@ -83,14 +83,14 @@ func (b *streamBody) end() error {
 	return nil
 }
 
-func differ(event int, want, got []byte) error {
+func differ(what string, want, got []byte) error {
 	at := 0
 	for at < len(want) && at < len(got) && want[at] == got[at] {
 		at++
 	}
 	from := max(0, at-20)
 	cut := func(b []byte) []byte { return b[min(from, len(b)):min(at+40, len(b))] }
-	return fmt.Errorf("event %d differs at byte %d: …%q; want …%q", event, at, cut(got), cut(want))
+	return fmt.Errorf("%s differs at byte %d: …%q; want …%q", what, at, cut(got), cut(want))
 }
 
 // jsonBody is any other answer as it must be.
@@ -101,7 +101,7 @@ type jsonBody struct {
 
 func (b *jsonBody) take(p []byte, _ int64) error {
 	if rest := b.want[b.at:]; !bytes.HasPrefix(rest, p) {
-		return differ(0, rest, p)
+		return differ(fmt.Sprintf("the answer, from byte %d on,", b.at), rest, p)
 	}
 	b.at += len(p)
 	return nil

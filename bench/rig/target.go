@@ -166,14 +166,22 @@ func (r *running) await() error {
 	if r.site.TLS {
 		scheme = "https"
 	}
+	connected := false
 	for {
-		err := r.connect()
-		if err == nil {
+		var err error
+		if !connected {
+			err = r.connect()
+			connected = err == nil
+		}
+		if connected {
 			err = ask(transport, scheme+"://"+r.site.Listen, r.site.clientKey)
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			r.took = time.Since(r.born)
 			return nil
+		case errors.Is(err, errWrong):
+			return err
 		}
 		select {
 		case <-r.ended:
@@ -185,6 +193,9 @@ func (r *running) await() error {
 		}
 	}
 }
+
+// errWrong is of an answer that no waiting mends.
+var errWrong = errors.New("the first answer is wrong")
 
 // connect is much less work than a request: it is tried often.
 func (r *running) connect() error {
@@ -212,10 +223,16 @@ func ask(transport *http.Transport, url, key string) error {
 	}
 	defer resp.Body.Close()
 	got, err := io.ReadAll(resp.Body)
-	if err == nil && !bytes.Equal(got, wire.AppendJSON(nil, a, body)) {
-		err = fmt.Errorf("status %s, %.300q", resp.Status, got)
+	want := wire.AppendJSON(nil, a, body)
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode != http.StatusOK: // a gateway that knows of no backend yet
+		return fmt.Errorf("status %s, %.300q", resp.Status, got)
+	case !bytes.Equal(got, want):
+		return fmt.Errorf("%w: %q; want %q", errWrong, got, want)
 	}
-	return err
+	return nil
 }
 
 // lastWords are the end of what it has said.
@@ -224,7 +241,7 @@ func (r *running) lastWords() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(data[max(0, len(data)-2000):])
+	return string(data[max(0, len(data)-1000):])
 }
 
 // close ends it and takes away what it has left.
