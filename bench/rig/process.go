@@ -24,7 +24,7 @@ type tree struct {
 
 // launch starts a process, with what it says in a file.
 func launch(log string, name string, args ...string) (*tree, error) {
-	out, err := os.Create(log)
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}

@@ -197,7 +197,7 @@ func (r *rig) choose() ([]target, error) {
 	makers := []func() (target, error){
 		func() (target, error) { return direct(), nil },
 		nginx, haproxy,
-		func() (target, error) { return reverseProxy(r.ReverseProxy), nil },
+		func() (target, error) { return reverseProxy(r.ReverseProxy), built(r.ReverseProxy) },
 	}
 	names := []string{"direct", "nginx", "haproxy", "ReverseProxy"}
 	for _, g := range r.Gateways {
@@ -214,8 +214,7 @@ func (r *rig) choose() ([]target, error) {
 		}
 		names = append(names, name)
 		makers = append(makers, func() (target, error) {
-			_, err := exec.LookPath(path)
-			return gateway(name, path), err
+			return gateway(name, path), built(path)
 		})
 	}
 	wanted, err := pick("target", names, r.Targets, func(name string) string { return name })
@@ -234,6 +233,13 @@ func (r *rig) choose() ([]target, error) {
 		all = append(all, t)
 	}
 	return all, nil
+}
+
+func built(path string) error {
+	if _, err := exec.LookPath(path); err != nil {
+		return fmt.Errorf("no program is at %s: make bench-build, or say where it is (bench -help)", path)
+	}
+	return nil
 }
 
 // pick gives those that are named, or all.
@@ -306,12 +312,18 @@ func (r *rig) measure(w workload, t target, s site) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	if running.tree != nil {
-		select {
-		case <-running.ended:
-			return nil, fmt.Errorf("it has ended: %v\n%s", running.err, running.lastWords())
-		default:
-		}
+	if running.tree == nil {
+		return f, nil
+	}
+	select {
+	case <-running.ended:
+		return nil, fmt.Errorf("it has ended: %v\n%s", running.err, running.lastWords())
+	default:
+	}
+	// Peers log nothing, unless they do what they were not to do, such as to write a
+	// body into a file.
+	if words := running.lastWords(); !t.gateway && words != "" {
+		fmt.Fprintf(r.Progress, "%s, %s says:\n%s\n", w.name, t.name, strings.TrimSpace(words))
 	}
 	return f, nil
 }

@@ -166,16 +166,8 @@ func (r *running) await() error {
 	if r.site.TLS {
 		scheme = "https"
 	}
-	connected := false
 	for {
-		var err error
-		if !connected {
-			err = r.connect()
-			connected = err == nil
-		}
-		if connected {
-			err = ask(transport, scheme+"://"+r.site.Listen, r.site.clientKey)
-		}
+		err := ask(transport, scheme+"://"+r.site.Listen, r.site.clientKey)
 		switch {
 		case err == nil:
 			r.took = time.Since(r.born)
@@ -196,15 +188,6 @@ func (r *running) await() error {
 
 // errWrong is of an answer that no waiting mends.
 var errWrong = errors.New("the first answer is wrong")
-
-// connect is much less work than a request: it is tried often.
-func (r *running) connect() error {
-	c, err := net.Dial("tcp", r.site.Listen)
-	if err == nil {
-		err = c.Close()
-	}
-	return err
-}
 
 func ask(transport *http.Transport, url, key string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
