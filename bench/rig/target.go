@@ -160,7 +160,7 @@ func (r *running) await() error {
 		return nil
 	}
 	deadline := r.born.Add(awaitFor)
-	transport := &http.Transport{DisableCompression: true, TLSClientConfig: r.site.trusted}
+	transport := &http.Transport{DisableCompression: true, TLSClientConfig: r.site.trusted, DialContext: r.connect}
 	defer transport.CloseIdleConnections()
 	scheme := "http"
 	if r.site.TLS {
@@ -178,10 +178,31 @@ func (r *running) await() error {
 		select {
 		case <-r.ended:
 			return fmt.Errorf("it ended before it answered: %v\n%s", r.err, r.lastWords())
-		case <-time.After(100 * time.Microsecond):
+		case <-time.After(tryEvery): // as of a gateway that knows of no backend yet
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("no answer within %v: %w\n%s", awaitFor, err, r.lastWords())
+		}
+	}
+}
+
+// tryEvery is short beside any start, and long beside a try.
+const tryEvery = 200 * time.Microsecond
+
+// connect tries until it can. A try is much less work than a request, which would take
+// from the target the CPU that it needs to start.
+func (r *running) connect(ctx context.Context, network, addr string) (net.Conn, error) {
+	for {
+		c, err := net.Dial(network, addr)
+		if err == nil {
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-r.ended:
+			return nil, err
+		case <-time.After(tryEvery):
 		}
 	}
 }
@@ -210,7 +231,7 @@ func ask(transport *http.Transport, url, key string) error {
 	switch {
 	case err != nil:
 		return err
-	case resp.StatusCode != http.StatusOK: // a gateway that knows of no backend yet
+	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("status %s, %.300q", resp.Status, got)
 	case !bytes.Equal(got, want):
 		return fmt.Errorf("%w: %q; want %q", errWrong, got, want)
