@@ -56,12 +56,11 @@ test-browser: # the page, and the stack with its demo load, in a real Chromium
 	node --test --test-reporter dot stack/page/assets-tests/*.test.mjs
 	cd stack && go test -trimpath -tags browser -count 1 ./page && go test -trimpath -tags browser -count 1 -run Browser .
 
-ROUNDS = 5
-bench: bench-build # the gateway beside nginx, haproxy and ReverseProxy: docs/performance.md; half an hour; ARGS='-only W1b,W3 -targets nginx,gateway'
-	bin/bench -rounds $(ROUNDS) $(ARGS)
+bench: bench-build # the gateway beside nginx, haproxy and ReverseProxy: docs/performance.md; half an hour; ROUNDS=5, ARGS='-only W1b,W3 -targets nginx,gateway'
+	bin/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(ARGS)
 bench-short: bench-build # a minute, in which every byte counts and no figure does
 	bin/bench -short $(ARGS)
-bench-build: commands
+bench-build: commands # what both need; root gets nginx and haproxy from apt where they are missing
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./bench ./bench/reverseproxy
 	@for p in nginx haproxy; do \
 	PATH=$$PATH:/usr/sbin command -v $$p >/dev/null && continue; \

@@ -101,24 +101,17 @@ func runSteady(w workload, o Options, r *running) (figures, error) {
 // curves measures them all.
 func (r *rig) curves() report {
 	all := r.allCurves()
-	var gateways []target
-	for _, t := range r.targets {
-		if t.gateway {
-			gateways = append(gateways, t)
-		}
-	}
-	r.targets = gateways
 	for round := range r.Rounds {
 		for _, c := range all {
 			for _, i := range rand.Perm(len(c.points)) {
-				for _, j := range rand.Perm(len(gateways)) {
-					r.point(round, c, c.points[i], gateways[j])
+				for _, j := range rand.Perm(len(r.targets)) {
+					r.point(round, c, c.points[i], r.targets[j])
 				}
 			}
 		}
 	}
 	p := report{mark: r.mark(), lines: r.about(), thrown: r.thrown}
-	for _, t := range gateways {
+	for _, t := range r.targets {
 		for _, c := range all {
 			p.tables = append(p.tables, r.curveTable(c, t))
 		}

@@ -192,41 +192,50 @@ func prepare(o Options) (*rig, error) {
 	return r, err
 }
 
-// choose gives the targets that are wanted; those that are not need not be there.
-func (r *rig) choose() ([]target, error) {
-	makers := []func() (target, error){
-		func() (target, error) { return direct(), nil },
-		nginx, haproxy,
-		func() (target, error) { return reverseProxy(r.ReverseProxy), built(r.ReverseProxy) },
+// choice is a target that may be chosen; whether it is there is asked only then.
+type choice struct {
+	name string
+	make func() (target, error)
+}
+
+// choose gives the targets that are wanted.
+func (o Options) choose() ([]target, error) {
+	choices := []choice{
+		{"direct", func() (target, error) { return direct(), nil }},
+		{"nginx", nginx},
+		{"haproxy", haproxy},
+		{"ReverseProxy", func() (target, error) { return reverseProxy(o.ReverseProxy), built(o.ReverseProxy) }},
 	}
-	names := []string{"direct", "nginx", "haproxy", "ReverseProxy"}
-	for _, g := range r.Gateways {
-		name, path, ok := strings.Cut(g, "=")
+	if o.Curves { // are of gateways alone
+		choices = nil
+	}
+	name := func(c choice) string { return c.name }
+	for _, g := range o.Gateways {
+		called, path, ok := strings.Cut(g, "=")
 		if !ok {
-			name, path = "gateway", g
+			called, path = "gateway", g
 		}
 		path, err := filepath.Abs(path)
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(names, name) {
-			return nil, fmt.Errorf("two targets are called %q; give one a name of its own, as in -gateway old=%s", name, path)
+		if slices.ContainsFunc(choices, func(c choice) bool { return c.name == called }) {
+			return nil, fmt.Errorf("two targets are called %q; give one a name of its own, as in -gateway old=%s", called, path)
 		}
-		names = append(names, name)
-		makers = append(makers, func() (target, error) {
-			return gateway(name, path), built(path)
-		})
+		choices = append(choices, choice{called, func() (target, error) { return gateway(called, path), built(path) }})
 	}
-	wanted, err := pick("target", names, r.Targets, func(name string) string { return name })
+	wanted, err := pick("target", choices, o.Targets, name)
 	if err != nil {
 		return nil, err
 	}
-	var all []target
-	for i, name := range names {
-		if !slices.Contains(wanted, name) {
-			continue
+	if !o.Curves {
+		if _, err := pick("target", choices, []string{o.Base}, name); err != nil {
+			return nil, err
 		}
-		t, err := makers[i]()
+	}
+	var all []target
+	for _, c := range wanted {
+		t, err := c.make()
 		if err != nil {
 			return nil, err
 		}
