@@ -113,7 +113,7 @@ type running struct {
 	took time.Duration
 }
 
-// start starts a target.
+// start starts a target; await waits until it answers.
 func (t target) start(s site) (*running, error) {
 	if t.command == nil {
 		return &running{name: t.name, site: s, addrs: s.Backends}, nil
@@ -134,11 +134,11 @@ func (t target) start(s site) (*running, error) {
 	}
 	if t.config != "" {
 		s.Config = filepath.Join(dir, t.config)
-		var text bytes.Buffer
-		if err := template.Must(template.ParseFS(configs, t.config)).Execute(&text, s); err != nil {
-			return nil, err
+		text, err := t.configure(s)
+		if err == nil {
+			err = os.WriteFile(s.Config, text, 0o644)
 		}
-		if err := os.WriteFile(s.Config, text.Bytes(), 0o644); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -148,6 +148,13 @@ func (t target) start(s site) (*running, error) {
 		return nil, err
 	}
 	return &running{name: t.name, tree: process, site: s, addrs: []string{s.Listen}}, nil
+}
+
+// configure fills in the configuration.
+func (t target) configure(s site) ([]byte, error) {
+	var text bytes.Buffer
+	err := template.Must(template.ParseFS(configs, t.config)).Execute(&text, s)
+	return text.Bytes(), err
 }
 
 // awaitFor is how long a target may take to its first answer: a file of 100,000 keys
