@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -178,8 +177,11 @@ func (r *reader) isMapping(v value, names []string, example string) bool {
 	return false
 }
 
-// harmless is a name that can be no secret.
-var harmless = regexp.MustCompile(`^[A-Za-z_-]{1,24}$`)
+// harmless reports whether a name can be no secret.
+func harmless(name string) bool {
+	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '_' && r != '-' }
+	return name != "" && len(name) <= 24 && !strings.ContainsFunc(name, other)
+}
 
 // unknown says of a key that it is none, and what may have been meant.
 func (r *reader) unknown(name value, names []string) {
@@ -188,7 +190,7 @@ func (r *reader) unknown(name value, names []string) {
 	}
 	n := name.node.Value
 	shown := quote(n)
-	if name.at.isHidden() && !harmless.MatchString(n) {
+	if name.at.isHidden() && !harmless(n) {
 		shown = "what stands here"
 	}
 	says := func(format string, args ...any) {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -147,7 +148,10 @@ func unreadable(data []byte) (at int, why string) {
 
 func lineOf(data []byte, at int) int { return 1 + bytes.Count(data[:at], []byte("\n")) }
 
-var yamlError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
+// yamlError takes an error of the library apart. It is made ready for the first one.
+var yamlError = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
+})
 
 // cures are what to do about the YAML library's errors.
 var cures = []struct {
@@ -183,7 +187,7 @@ func syntax(err error, data []byte) *Problem {
 		}
 	}
 	p := &Problem{Line: 1, Text: "this is not YAML"}
-	m := yamlError.FindStringSubmatch(err.Error())
+	m := yamlError().FindStringSubmatch(err.Error())
 	if m == nil {
 		return p
 	}
@@ -234,7 +238,7 @@ func locate(data []byte, failure error) int {
 
 // message is an error of the library without its line.
 func message(err error) string {
-	if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
+	if m := yamlError().FindStringSubmatch(err.Error()); m != nil {
 		return m[2]
 	}
 	return err.Error()

@@ -4,22 +4,28 @@ import (
 	"bytes"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // How forms are written by all that write them. Beyond it readers differ: of a form
 // that says a thing twice, in quotes within quotes, by RFC 2231, in another character
 // set, or behind a delimiter with a space, Go's reader and Python's (python-multipart
-// 0.0.34 under Starlette 1.10, which vLLM has) make different fields.
+// 0.0.34 under Starlette 1.10, which vLLM has) make different fields. They are made
+// ready when a form comes: few gateways see one, and all start.
 var (
-	plainType = regexp.MustCompile(`(?i)^multipart/form-data *; *boundary=(?:"([\w'()+,./:=?-]+)"|([\w'+.-]+)) *(?:; *charset="?utf-8"? *)?;?$`)
-	plainHead = regexp.MustCompile(`(?i)^content-disposition: *form-data *; *name=(?:"([\w.\[\]-]+)"|([\w.-]+)) *(; *filename="[^"\\\x00-\x1f\x7f]*" *)?(; *filename\*=utf-8''[\w.~%!-]* *)?;?$`)
-	anyHead   = regexp.MustCompile(`^([\w-]+):`)
+	plainType = onDemand(`(?i)^multipart/form-data *; *boundary=(?:"([\w'()+,./:=?-]+)"|([\w'+.-]+)) *(?:; *charset="?utf-8"? *)?;?$`)
+	plainHead = onDemand(`(?i)^content-disposition: *form-data *; *name=(?:"([\w.\[\]-]+)"|([\w.-]+)) *(; *filename="[^"\\\x00-\x1f\x7f]*" *)?(; *filename\*=utf-8''[\w.~%!-]* *)?;?$`)
+	anyHead   = onDemand(`^([\w-]+):`)
 )
+
+func onDemand(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // plainForm gives each field of a form that all readers read alike; files are none. It
 // reports whether it is one; else what it has given is not to be trusted.
 func plainForm(body []byte, contentType string, field func(name, value string)) bool {
-	kind := plainType.FindStringSubmatch(contentType)
+	kind := plainType().FindStringSubmatch(contentType)
 	if kind == nil {
 		return false
 	}
@@ -33,7 +39,7 @@ func plainForm(body []byte, contentType string, field func(name, value string)) 
 		}
 		var is []string
 		for line := range strings.SplitSeq(string(head), "\r\n") {
-			name := anyHead.FindStringSubmatch(line)
+			name := anyHead().FindStringSubmatch(line)
 			if name == nil {
 				return false
 			}
@@ -41,7 +47,7 @@ func plainForm(body []byte, contentType string, field func(name, value string)) 
 				if is != nil {
 					return false
 				}
-				if is = plainHead.FindStringSubmatch(line); is == nil {
+				if is = plainHead().FindStringSubmatch(line); is == nil {
 					return false
 				}
 			}
