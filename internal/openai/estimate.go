@@ -68,6 +68,15 @@ var estimated = [...]string{
 	"max_completion_tokens", "max_tokens", "max_output_tokens", "n", "best_of",
 }
 
+// estimatedAt says where in estimated a name is.
+var estimatedAt = func() map[string]int {
+	at := map[string]int{}
+	for i, name := range estimated {
+		at[name] = i
+	}
+	return at
+}()
+
 // Estimate looks through the body, all of it: it is for callers whose tokens are
 // limited. A body that is no JSON object is taken for text, and a form for nothing: its
 // sound cannot be told from its size.
@@ -84,23 +93,17 @@ func (r Request) Estimate(d Dialect) Estimate {
 		if m, ok = o.next(); !ok {
 			break
 		}
-		for i, name := range estimated {
-			if string(m.name) == name {
-				values[i] = m.value
-			}
+		if i, known := estimatedAt[string(m.name)]; known {
+			values[i] = m.value
 		}
 	}
-	value := func(name string) []byte {
-		for i := range estimated {
-			if estimated[i] == name {
-				return values[i]
-			}
-		}
-		return nil
-	}
+	value := func(name string) []byte { return values[estimatedAt[name]] }
 	queries, documents := Estimate{}, Estimate{}
 	nQueries, nDocuments := int64(0), int64(0)
 	for i, name := range estimated {
+		if len(values[i]) == 0 {
+			continue
+		}
 		switch name {
 		case "query", "queries", "text_1", "data_1":
 			queries.read(values[i], false)
