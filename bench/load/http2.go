@@ -16,7 +16,7 @@ import (
 func transport(trusted *tls.Config) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
-	return &http.Transport{Protocols: &protocols, TLSClientConfig: trusted, DisableCompression: true}
+	return &http.Transport{Protocols: &protocols, TLSClientConfig: trusted.Clone(), DisableCompression: true} // net/http writes into it
 }
 
 func (c *client) runShared() error {
