@@ -66,7 +66,8 @@ type Server struct {
 	// PeerTimeout is how long an HTTP/2 client that has fallen silent may leave a
 	// ping unanswered before its connection is closed; 0 is 5 minutes. A client that
 	// reads nothing does not answer either: less than what it is otherwise allowed
-	// would cut it early.
+	// would cut it early. Over HTTP/1 it is how long a client may read nothing, at
+	// least; twice as long at most.
 	PeerTimeout time.Duration
 	// ReadTimeout is how long a request may take to arrive; 0 leaves it to the
 	// handler.
@@ -165,10 +166,13 @@ func (s Server) newHTTP1() *http1.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       s.ReadTimeout,
 		IdleTimeout:       cmp.Or(s.KeepAlive, keepAlive),
+		StallTimeout:      s.peerTimeout(),
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          s.errorLog(),
 	}
 }
+
+func (s Server) peerTimeout() time.Duration { return cmp.Or(s.PeerTimeout, 5*time.Minute) }
 
 func (s Server) errorLog() *log.Logger {
 	return slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)

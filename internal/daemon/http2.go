@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 )
 
 // http2Server is net/http, for HTTP/2 alone: its listener is the server of HTTP/1,
@@ -22,10 +21,6 @@ func (s Server) newHTTP2(addr net.Addr) *http2Server {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	peer := s.PeerTimeout
-	if peer == 0 {
-		peer = 5 * time.Minute
-	}
 	return &http2Server{
 		Server: &http.Server{
 			Handler:   s.Handler,
@@ -37,7 +32,7 @@ func (s Server) newHTTP2(addr net.Addr) *http2Server {
 				MaxReceiveBufferPerConnection: connBuffer,
 				MaxReceiveBufferPerStream:     streamBuffer,
 				SendPingTimeout:               pingAfter,
-				PingTimeout:                   peer,
+				PingTimeout:                   s.peerTimeout(),
 			},
 			// "OPTIONS *" is the handler's to refuse, too.
 			DisableGeneralOptionsHandler: true,

@@ -252,7 +252,7 @@ func (a *answer) put(p []byte) (int, error) {
 	if a.err != nil {
 		return 0, a.err
 	}
-	n, err := a.c.conn.Write(p)
+	n, err := a.c.write(p)
 	if err != nil {
 		a.err, a.close = err, true
 		a.cancel()

@@ -63,15 +63,40 @@ func (c *serverConn) readBy(t time.Time) error {
 	return nil
 }
 
-// writeBy is when writing ends.
+// writeBy is when writing ends, as the handler says it; zero: it says nothing.
 func (c *serverConn) writeBy(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t.IsZero() && !c.writeLimit {
 		return nil
 	}
-	c.writeLimit = !t.IsZero()
+	c.writeLimit, c.stalled = !t.IsZero(), time.Time{}
 	return c.conn.SetWriteDeadline(t)
+}
+
+// notStalled sees to it that the next write has its time; twice as much, so that this
+// is seldom to be done.
+func (c *serverConn) notStalled() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if limit := c.server.StallTimeout; limit > 0 && time.Until(c.stalled) < limit {
+		c.stalled = timeAfter(2 * limit)
+		c.conn.SetWriteDeadline(c.stalled)
+	}
+}
+
+// maxWrite is how much goes out at once: of a part of it the client must take
+// something in its time.
+const maxWrite = 256 << 10
+
+func (c *serverConn) write(p []byte) (n int, err error) {
+	for {
+		c.notStalled()
+		m, err := c.conn.Write(p[n:min(len(p), n+maxWrite)])
+		if n += m; n == len(p) || err != nil {
+			return n, err
+		}
+	}
 }
 
 // beginReading: somebody waits for the body.

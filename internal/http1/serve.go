@@ -38,7 +38,8 @@ type serverConn struct {
 	wanted     time.Time  // when reading the body is to end
 	set        time.Time  // the read deadline that the connection has
 	reading    bool       // the body is read from the network
-	writeLimit bool       // the connection has a write deadline
+	writeLimit bool       // the handler has set a write deadline
+	stalled    time.Time  // else: the one that the connection has
 }
 
 // What a Shutdown must know of a connection.

@@ -33,6 +33,10 @@ type Server struct {
 	// IdleTimeout is how long a connection waits for its next request; it may be a
 	// second less. 0 is as ReadTimeout.
 	IdleTimeout time.Duration
+	// StallTimeout is how long a client may at least leave what it is sent unread,
+	// before its connection is broken off, where the handler has set no deadline for
+	// writing; it may be twice as long. 0 is without end.
+	StallTimeout time.Duration
 	// MaxHeaderBytes is how large a request's head may be; 0 is 1 MiB.
 	MaxHeaderBytes int
 	// TLSConfig, if set, has the server speak TLS.

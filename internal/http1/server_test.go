@@ -653,6 +653,52 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
+// A client that takes nothing is not waited for without end; one that takes little is.
+func TestStalls(t *testing.T) {
+	const size = 4 << 20
+	type outcome struct {
+		err  error
+		took time.Duration
+	}
+	var wrote chan outcome
+	serve(t, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		if r.URL.Path == "/own" { // as when a handler has its own way for a while
+			rc.SetWriteDeadline(time.Now().Add(time.Hour))
+			rc.SetWriteDeadline(time.Time{})
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(size)) // so that it goes out as it is
+		began := time.Now()
+		_, err := w.Write(make([]byte, size))
+		wrote <- outcome{err, time.Since(began)}
+	}, func(r *rig) {
+		wrote = make(chan outcome, 1)
+		r.StallTimeout = time.Minute
+		for _, path := range []string{"/", "/own"} {
+			c := r.dial()
+			io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: g\r\n\r\n")
+			if o := <-wrote; o.err == nil || o.took < time.Minute || o.took > 2*time.Minute {
+				t.Errorf("%s: %+v", path, o)
+			}
+			c.Close()
+		}
+		c := r.dial()
+		defer c.Close()
+		io.WriteString(c, get)
+		for all, buf := 0, make([]byte, 100<<10); all < size; {
+			time.Sleep(30 * time.Second)
+			n, err := c.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += n
+		}
+		if o := <-wrote; o.err != nil || o.took < 10*time.Minute {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
 // A client that leaves ends the context of its request, once it has sent all of it.
 func TestLeaving(t *testing.T) {
 	ended := make(chan time.Time, 1)
