@@ -87,7 +87,7 @@ func (c *serverConn) notStalled() {
 
 // maxWrite is how much goes out at once: of a part of it the client must take
 // something in its time.
-const maxWrite = 256 << 10
+const maxWrite = 64 << 10
 
 func (c *serverConn) write(p []byte) (n int, err error) {
 	for {
