@@ -79,7 +79,7 @@ func (c *serverConn) writeBy(t time.Time) error {
 func (c *serverConn) notStalled() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if limit := c.server.StallTimeout; limit > 0 && time.Until(c.stalled) < limit {
+	if limit := c.server.StallTimeout; limit > 0 && !c.writeLimit && time.Until(c.stalled) < limit {
 		c.stalled = timeAfter(2 * limit)
 		c.conn.SetWriteDeadline(c.stalled)
 	}

@@ -663,21 +663,27 @@ func TestStalls(t *testing.T) {
 	var wrote chan outcome
 	serve(t, func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
-		if r.URL.Path == "/own" { // as when a handler has its own way for a while
+		w.Header().Set("Content-Length", strconv.Itoa(size)) // so that it goes out as it is
+		rc.Flush()
+		switch r.URL.Path {
+		case "/own": // for a while
 			rc.SetWriteDeadline(time.Now().Add(time.Hour))
 			rc.SetWriteDeadline(time.Time{})
+		case "/sooner":
+			rc.SetWriteDeadline(time.Now().Add(time.Second))
+		case "/later":
+			rc.SetWriteDeadline(time.Now().Add(time.Hour))
 		}
-		w.Header().Set("Content-Length", strconv.Itoa(size)) // so that it goes out as it is
 		began := time.Now()
 		_, err := w.Write(make([]byte, size))
 		wrote <- outcome{err, time.Since(began)}
 	}, func(r *rig) {
 		wrote = make(chan outcome, 1)
 		r.StallTimeout = time.Minute
-		for _, path := range []string{"/", "/own"} {
+		for path, least := range map[string]time.Duration{"/": time.Minute, "/own": time.Minute, "/sooner": time.Second / 2, "/later": time.Hour / 2} {
 			c := r.dial()
 			io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: g\r\n\r\n")
-			if o := <-wrote; o.err == nil || o.took < time.Minute || o.took > 2*time.Minute {
+			if o := <-wrote; o.err == nil || o.took < least || o.took > 2*least {
 				t.Errorf("%s: %+v", path, o)
 			}
 			c.Close()
