@@ -61,18 +61,17 @@ func malformed(what string, args ...any) error {
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	trace := httptrace.ContextClientTrace(ctx)
-	again := *r
 	for first := true; ; first = false {
 		if err := ctx.Err(); err != nil {
-			closeBody(&again)
+			closeBody(r)
 			return nil, err
 		}
 		l, err := c.connect(ctx, r.URL, trace, first)
 		if err != nil {
-			closeBody(&again)
+			closeBody(r)
 			return nil, ended(ctx, err)
 		}
-		resp, err := l.send(ctx, &again)
+		resp, err := l.send(ctx, r)
 		if err == nil {
 			return resp, nil
 		}
@@ -85,9 +84,13 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.GetBody == nil {
 			return nil, err
 		}
-		if again.Body, err = r.GetBody(); err != nil {
+		body, err := r.GetBody()
+		if err != nil {
 			return nil, err
 		}
+		again := *r
+		again.Body = body
+		r = &again
 	}
 }
 
