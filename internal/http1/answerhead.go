@@ -67,6 +67,12 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, "\r\n"...)
 }
 
+func appendLength(b []byte, n int64) []byte {
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, n, 10)
+	return append(b, "\r\n"...)
+}
+
 // seal decides where the body ends, and whether the connection does, and puts that
 // between head and body, of which n bytes are in out; last: it has no more. It gives
 // where out begins.

@@ -52,6 +52,15 @@ func (c *serverConn) want(t time.Time) {
 	c.wanted = t
 }
 
+// wantSoon is for a body that is only dropped, while its answer waits.
+func (c *serverConn) wantSoon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wanted.IsZero() {
+		c.wanted = timeAfter(c.server.ReadHeaderTimeout)
+	}
+}
+
 // readBy is when reading the body ends; it may be said while it is read.
 func (c *serverConn) readBy(t time.Time) error {
 	c.mu.Lock()

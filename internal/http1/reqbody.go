@@ -103,6 +103,7 @@ func (b *requestBody) drop() bool {
 		return b.err == io.EOF
 	}
 	b.closed = true // what is dropped is not to be missed without a word
+	b.a.c.wantSoon()
 	buf := takeBuffer()
 	defer giveBuffer(buf)
 	for n := 0; n <= maxDrop && b.err == nil; {

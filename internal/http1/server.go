@@ -25,7 +25,8 @@ type Server struct {
 	// Handler answers. It must be set.
 	Handler http.Handler
 	// ReadHeaderTimeout is how long a request's head may take from its first byte, and
-	// a connection to say its first; 0 is without end. A handshake has as long.
+	// a connection to say its first; 0 is without end. A handshake has as long, and a
+	// body that nobody reads, where it has no deadline.
 	ReadHeaderTimeout time.Duration
 	// ReadTimeout is how long a body may take from the end of its head, unless the
 	// handler says otherwise; 0 is without end.
