@@ -205,10 +205,20 @@ func (a *answer) abandon() (hijacked bool) {
 }
 
 // SetReadDeadline is for the body's bytes that have not arrived.
-func (a *answer) SetReadDeadline(t time.Time) error { return a.c.readBy(t) }
+func (a *answer) SetReadDeadline(t time.Time) error {
+	if a.c.running.Load() != a { // it would be the next request's
+		return net.ErrClosed
+	}
+	return a.c.readBy(t)
+}
 
 // SetWriteDeadline is that of the connection; it ends with the answer.
-func (a *answer) SetWriteDeadline(t time.Time) error { return a.c.writeBy(t) }
+func (a *answer) SetWriteDeadline(t time.Time) error {
+	if a.c.running.Load() != a {
+		return net.ErrClosed
+	}
+	return a.c.writeBy(t)
+}
 
 // EnableFullDuplex leaves the request's body alone when the answer begins.
 func (a *answer) EnableFullDuplex() error {

@@ -203,6 +203,12 @@ func TestLateWrites(t *testing.T) {
 			if _, _, err := rc.Hijack(); err != net.ErrClosed {
 				t.Errorf("Hijack gave %v", err)
 			}
+			if err := rc.SetReadDeadline(time.Now()); err != net.ErrClosed {
+				t.Errorf("SetReadDeadline gave %v", err)
+			}
+			if err := rc.SetWriteDeadline(time.Now()); err != net.ErrClosed {
+				t.Errorf("SetWriteDeadline gave %v", err)
+			}
 			before.WriteHeader(500)
 			if _, err := body.Read(make([]byte, 1)); err != http.ErrBodyReadAfterClose {
 				t.Errorf("Read gave %v", err)
