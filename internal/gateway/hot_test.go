@@ -20,14 +20,8 @@ import (
 // hidden behind what a client or a server of HTTP costs.
 type wire struct {
 	client  net.Conn
-	backend net.Conn // of the request that was sent last
-	arrived chan arrival
-}
-
-// arrival is a request of which a part has been read, or all.
-type arrival struct {
-	net.Conn
-	whole bool
+	answer  []byte        // what the backend says; nil: arrived gives its connection
+	arrived chan net.Conn // with a request on it, all read
 }
 
 var lastBytes = []byte(`"}]}`) // ends each request
@@ -36,9 +30,9 @@ const hotKey = "sk-0123456789abcdef0123456789abcdef"
 
 // hot starts a gateway with a key that has limits, and sends one request through it
 // up to the backend.
-func hot(t testing.TB) *wire {
+func hot(t testing.TB, answer []byte) *wire {
 	t.Helper()
-	w := &wire{arrived: make(chan arrival, 1)}
+	w := &wire{answer: answer, arrived: make(chan net.Conn, 1)}
 	l := listen(t)
 	go func() {
 		for {
@@ -88,19 +82,28 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// serve answers probes, and hands over the connection of anything else.
+// serve answers probes; of anything else it answers what there is an answer for, and
+// hands over the connection where there is none.
 func (w *wire) serve(conn net.Conn) {
-	buf := make([]byte, 4<<10)
+	buf := make([]byte, 1<<20)
 	for {
 		n, err := conn.Read(buf)
 		switch {
 		case err != nil:
 			return
-		case bytes.HasPrefix(buf[:n], []byte("POST")):
-			w.arrived <- arrival{conn, bytes.HasSuffix(buf[:n], lastBytes)}
+		case !bytes.HasPrefix(buf[:n], []byte("POST")):
+			listModels(conn)
+			continue
+		case w.answer == nil:
+			w.arrived <- conn
 			return
 		}
-		listModels(conn)
+		for !bytes.HasSuffix(buf[:n], lastBytes) {
+			if n, err = conn.Read(buf); err != nil {
+				return
+			}
+		}
+		conn.Write(w.answer)
 	}
 }
 
@@ -123,27 +126,27 @@ func passes(t testing.TB, from net.Conn, p []byte, to net.Conn, buf []byte) {
 	}
 }
 
-// begin has a stream begin, and gives one event as the backend writes it, and memory
+// begin has a stream begin, and gives the backend's end of it, one event as the backend writes it, and memory
 // for as much as the client gets of it.
-func (w *wire) begin(t testing.TB) (event, buf []byte) {
+func (w *wire) begin(t testing.TB) (backend net.Conn, event, buf []byte) {
 	w.client.Write(w.ask(`{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}`))
-	w.backend = (<-w.arrived).Conn
+	backend = <-w.arrived
 	data := `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1795443648,"model":"m","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
 	event = fmt.Appendf(nil, "%x\r\n%s\r\n", len(data), data)
-	fmt.Fprintf(w.backend, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%s", event)
+	fmt.Fprintf(backend, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%s", event)
 	head := make([]byte, 4<<10)
 	n, err := w.client.Read(head)
 	if err != nil || !bytes.HasSuffix(head[:n], event) || !bytes.HasPrefix(head, []byte("HTTP/1.1 200")) {
 		t.Fatalf("%v; the stream begins with %q", err, head[:n])
 	}
-	return event, make([]byte, len(event))
+	return backend, event, make([]byte, len(event))
 }
 
 // An event is relayed, counted and timed without a single allocation.
 func TestAnEventAllocatesNothing(t *testing.T) {
-	w := hot(t)
-	event, buf := w.begin(t)
-	relay := func() { passes(t, w.backend, event, w.client, buf) }
+	w := hot(t, nil)
+	backend, event, buf := w.begin(t)
+	relay := func() { passes(t, backend, event, w.client, buf) }
 	for range 100 {
 		relay()
 	}
@@ -157,11 +160,11 @@ func TestAnEventAllocatesNothing(t *testing.T) {
 
 // BenchmarkEvent is the way of one event through a stream, with both ends' part of it.
 func BenchmarkEvent(b *testing.B) {
-	w := hot(b)
-	event, buf := w.begin(b)
+	w := hot(b, nil)
+	backend, event, buf := w.begin(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		passes(b, w.backend, event, w.client, buf)
+		passes(b, backend, event, w.client, buf)
 	}
 }
 
@@ -173,31 +176,14 @@ func BenchmarkLong(b *testing.B) {
 }
 
 func benchmarkRequest(b *testing.B, prompt string) {
-	w := hot(b)
-	ask := w.ask(`{"model":"m","messages":[{"role":"user","content":"` + prompt + `"}]}`)
 	body := `{"id":"chatcmpl-1","object":"chat.completion","created":1795443648,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hello!","tool_calls":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"total_tokens":23,"completion_tokens":3}}`
-	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	in, out := make([]byte, 1<<20), make([]byte, 4<<10)
+	w := hot(b, fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+	ask, out := w.ask(`{"model":"m","messages":[{"role":"user","content":"`+prompt+`"}]}`), make([]byte, 4<<10)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := w.client.Write(ask); err != nil {
 			b.Fatal(err)
 		}
-		whole := false
-		if w.backend == nil {
-			first := <-w.arrived
-			w.backend, whole = first.Conn, first.whole
-		}
-		for !whole {
-			n, err := w.backend.Read(in)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if whole = bytes.HasSuffix(in[:n], lastBytes); bytes.HasPrefix(in[:n], []byte("GET")) {
-				listModels(w.backend) // a probe, on the connection that is idle
-			}
-		}
-		w.backend.Write(answer)
 		if n, err := w.client.Read(out); err != nil || !bytes.HasSuffix(out[:n], []byte("}}")) {
 			b.Fatal(err, string(out[:n]))
 		}
