@@ -185,7 +185,8 @@ func (a *answer) finish() (more bool) {
 	if a.status == 0 {
 		a.writeHeader(http.StatusOK)
 	}
-	short := a.length >= 0 && a.written < a.length && !a.isHead
+	// What would have made it too long was refused, and is missing as well.
+	short := a.length >= 0 && a.written != a.length && !a.isHead
 	if a.err == nil {
 		a.send(true)
 	}

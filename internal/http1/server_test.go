@@ -211,6 +211,20 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// An answer that has not the length it declared, since a write was refused, is the
+// connection's last: what follows would be taken for its rest.
+func TestBodyOfTheWrongLength(t *testing.T) {
+	serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "4")
+		io.WriteString(w, "ab")
+		io.WriteString(w, "cde") // is refused
+	}, func(r *rig) {
+		if got := r.said(get + get); got != "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 // Requests that come at once are answered one after the other.
 func TestPipeline(t *testing.T) {
 	running := 0
