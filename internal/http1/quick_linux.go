@@ -126,6 +126,9 @@ func (q *quick) each(take func([]byte) bool) error {
 		_, err = q.finish("read", &q.in, q.raw.Read(q.tryEach))
 	}
 	q.hangup.off()
+	if q.hangup.hasHung() {
+		q.SetReadDeadline(time.Time{}) // the poke may have come too late to end a wait
+	}
 	q.take = nil
 	return err
 }
