@@ -452,3 +452,14 @@ func TestNoCountIsLost(t *testing.T) {
 		kinds[kind](w, req)
 	})
 }
+
+// An answer that has no body is not one whose body is missing, whatever its head says.
+func TestNotModified(t *testing.T) {
+	for _, length := range []string{"", "Content-Length: 12\r\n"} {
+		inBubble(t, func(r *rig) {
+			if resp, got := r.mustPost("/v1/completions", `{"model":"tiny"}`); resp.StatusCode != http.StatusNotModified || got != "" {
+				t.Errorf("%d %q", resp.StatusCode, got)
+			}
+		}, unframed("HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\n"+length+"\r\n"))
+	}
+}

@@ -45,8 +45,8 @@ func (b *Body) frame(r *http.Request, resp *http.Response) error {
 	resp.ContentLength = length
 	switch status := resp.StatusCode; {
 	case r.Method == http.MethodHead, status == http.StatusNoContent, status == http.StatusNotModified:
-		if status == http.StatusNoContent {
-			resp.ContentLength = 0
+		if r.Method != http.MethodHead {
+			resp.ContentLength = 0 // whatever is said of the body that it stands for
 		}
 		b.end(io.EOF)
 	case len(coding) == 1:
