@@ -78,7 +78,7 @@ func (a *answer) hold() error {
 		return m.first.IsZero() && m.failure == nil && !m.aborted && !m.ended && len(a.held) < openai.MaxEvent
 	})
 	if err == io.EOF {
-		a.held = append(a.held, m.rest(time.Now())...)
+		a.held, a.eof = append(a.held, m.rest(time.Now())...), true
 	}
 	switch {
 	case m.failure != nil && m.first.IsZero():

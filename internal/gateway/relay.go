@@ -54,8 +54,11 @@ func (a *answer) relayAll(dog *watchdog) error {
 // between them that would gather more.
 func (a *answer) relayStream(dog *watchdog) error {
 	m := a.stream
-	if m.aborted {
+	if m.aborted || a.eof && !m.whole() {
 		return errCut
+	}
+	if a.eof {
+		return nil
 	}
 	var failed error
 	err := a.body.(*http1.Body).Each(func(p []byte) bool {
@@ -75,10 +78,12 @@ func (a *answer) relayStream(dog *watchdog) error {
 		return failed
 	case m.aborted:
 		return errCut
-	case err == io.EOF && !m.whole():
-		return errCut
 	case err == io.EOF:
-		return dog.write(m.rest(time.Now()), true)
+		rest := m.rest(time.Now()) // the end mark may be in it
+		if !m.whole() {
+			return errCut
+		}
+		return dog.write(rest, true)
 	case m.ended: // all that matters is here
 		return nil
 	}
@@ -134,7 +139,7 @@ func (a *answer) fail(dog *watchdog, err error) {
 		return
 	}
 	dog.hurry()
-	if a.stream.events.Open() {
+	if a.stream.events.Open() || a.eof {
 		io.WriteString(dog.w, "\n\n") // ends the half event
 	}
 	dog.w.Write(a.stream.stream.Dialect.ErrorEvent(openai.NewError(status, message)))

@@ -378,3 +378,28 @@ func TestHTTP2Client(t *testing.T) {
 		}
 	}, sse(role, token("a"), time.Second, abort))
 }
+
+// What stands behind the last empty line of a stream is sent, once: the end mark may
+// be there. A half event that was no end is ended before the error that follows it.
+func TestStreamWithoutItsLastEmptyLine(t *testing.T) {
+	const token, finish = `data: {"choices":[{"text":"x"}]}`, `data: {"choices":[{"text":"","finish_reason":"stop"}]}`
+	for said, want := range map[string]string{
+		token + "\n\ndata: [DONE]":  token + "\n\ndata: [DONE]",
+		finish + "\n\ndata: [DONE]": finish + "\n\ndata: [DONE]",
+		token:                       token + "\n\ndata: {\"error\":",
+	} {
+		inBubble(t, func(r *rig) {
+			resp, err := r.post("/v1/completions", `{"model":"tiny","stream":true}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _ := io.ReadAll(resp.Body)
+			if text, _, failed := strings.Cut(string(got), `{"message"`); text != want || failed != (said == token) {
+				t.Errorf("got %q; want %q", got, want)
+			}
+		}, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			io.WriteString(w, said)
+		})
+	}
+}
