@@ -51,6 +51,7 @@ func (r *running) cut() {
 func (rec *record) whenCut(f func()) {
 	rec.atCut.Store(&f)
 	if rec.g.life.Err() != nil {
+		rec.cancel(errDraining) // cut may be on its way still, and f's effect needs its reason
 		f()
 	}
 }

@@ -142,3 +142,21 @@ func TestDrainLimit(t *testing.T) {
 		sse(role, token("a"), hang)(w, req)
 	})
 }
+
+// Who is cut between the end of the drain's time and the cut itself finds the reason.
+func TestCutHasItsReason(t *testing.T) {
+	life, end := context.WithCancel(t.Context())
+	end()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	rec := &record{g: &Gateway{life: life}, cancel: cancel}
+	called := false
+	rec.whenCut(func() {
+		called = true
+		if context.Cause(ctx) != errDraining {
+			t.Error("cut, and no reason")
+		}
+	})
+	if !called {
+		t.Error("not cut")
+	}
+}
