@@ -24,4 +24,5 @@ type hangup struct{}
 func (h *hangup) watch(*quick) bool { return false }
 func (h *hangup) on(func())         {}
 func (h *hangup) off()              {}
+func (h *hangup) hasHung() bool     { return false }
 func (h *hangup) forget()           {}
