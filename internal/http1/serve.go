@@ -184,6 +184,7 @@ func (a *answer) begin(r *http.Request, f framing) {
 // no answer.
 func (c *serverConn) readHead() (head string, lines int, err error) {
 	fresh := c.state.Load() == connNew
+	c.skipLineEnds() // they make no request, and a connection that has none is idle
 	if !fresh && !c.idle() {
 		return "", 0, net.ErrClosed
 	}

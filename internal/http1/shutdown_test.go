@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -148,6 +149,32 @@ func TestPreface(t *testing.T) {
 		began := time.Now()
 		if got := r.said(preface[:20]); got != "" || time.Since(began) != 10*time.Second {
 			t.Errorf("half of it: %q after %v", got, time.Since(began))
+		}
+	})
+}
+
+// A connection with nothing but a line end behind its last request is idle.
+func TestLineEndsAreNoRequest(t *testing.T) {
+	serve(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(15 * time.Second) // longer than a head may take
+		io.WriteString(w, "a")
+	}, func(r *rig) {
+		c := r.dial()
+		defer c.Close()
+		in := bufio.NewReader(c)
+		for range 2 {
+			io.WriteString(c, "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}\r\n")
+			if _, err := http.ReadResponse(in, nil); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := in.ReadByte(); b != 'a' || err != nil {
+				t.Fatalf("%q, %v", b, err)
+			}
+			time.Sleep(time.Second)
+		}
+		start := time.Now()
+		if err := r.Shutdown(context.Background()); err != nil || time.Since(start) > 0 {
+			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
 }
