@@ -101,6 +101,7 @@ func options() []kong.Option {
 
 // serve is what the program does where it is not told else.
 func serve(f flags, given map[string]bool) {
+	collectLess()
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
 		daemon.Exit(name, daemon.Usage, err)
