@@ -48,7 +48,7 @@ func gcPercent(live uint64) int {
 // afterEachCollection calls f soon after garbage has been collected: what nobody refers
 // to is found then, and nobody refers to the mark.
 func afterEachCollection(f func()) {
-	type mark struct{ self *mark } // with a pointer, or it may be lumped together with others
+	type mark struct{ _ *mark } // with a pointer, or it may be lumped together with others
 	var again func(*mark)
 	again = func(m *mark) {
 		f()
