@@ -55,3 +55,23 @@ func BenchmarkBody(b *testing.B) {
 		}
 	}
 }
+
+// Events that come in crowds, cut anywhere, need no memory for each crowd either.
+func TestCrowdsDoNotAllocate(t *testing.T) {
+	stream := bytes.Repeat(chunk, 10)
+	var e Events
+	at, events := 0, 0
+	if n := testing.AllocsPerRun(1000, func() {
+		e.Add(stream[at : at+1000])
+		for e.Next().Bytes != nil {
+			events++
+		}
+		e.Keep()
+		at = (at + 1000) % len(chunk)
+	}); n != 0 {
+		t.Errorf("%v allocations a crowd; want 0", n)
+	}
+	if want := 1001 * 1000 / len(chunk); events != want {
+		t.Errorf("%d events; want %d", events, want)
+	}
+}

@@ -1,6 +1,9 @@
 package openai
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 // MaxEvent is the longest event that [Events] gives whole, in bytes. No token
 // is that long; images and sounds in a stream may be.
@@ -14,30 +17,52 @@ const MaxEvent = 64 << 10
 // An event ends with an empty line; lines end with LF or CRLF. (A lone CR, which
 // the standard also allows, ends no line here: no server of this field sends it.)
 type Events struct {
-	unread   []byte // what was added and not given
-	own      bool   // it lies in memory of ours
-	searched int    // so much of it holds no event's end
+	unread   []byte  // what was added and not given
+	own      []byte  // memory that unread lies in between Keep and Add, and a long part always
+	isOwn    bool    // it lies there
+	joined   *[]byte // memory that it lies in where it did not begin with what was added last; nil: it did
+	searched int     // so much of it holds no event's end
 	open     bool
 }
 
 // Add takes what the stream goes on with. It must stay as it is until Keep, which must
 // come before the next Add.
 func (e *Events) Add(p []byte) {
-	if len(e.unread) == 0 {
-		e.unread, e.own = p, false
-		return
+	switch {
+	case len(e.unread) == 0:
+		e.unread, e.isOwn = p, false
+	case len(e.unread) > longPart: // to copy it each time would be dear
+		e.own = append(e.unread, p...)
+		e.unread = e.own
+	default:
+		e.joined = joints.Get().(*[]byte)
+		*e.joined = append(append((*e.joined)[:0], e.unread...), p...)
+		e.unread, e.isOwn = *e.joined, false
 	}
-	e.unread = append(e.unread, p...)
 }
+
+// longPart is what a part of an event may have, in bytes, to be joined with what comes
+// in memory that is not the stream's own: a stream whose events come in crowds would
+// else need new memory for each crowd.
+const longPart = 16 << 10
+
+var joints = sync.Pool{New: func() any { return new([]byte) }}
 
 // Keep keeps what was added and not given. The pieces that were given are no longer
 // valid after it.
 func (e *Events) Keep() {
 	switch {
 	case len(e.unread) == 0:
-		e.unread, e.own = nil, false
-	case !e.own:
-		e.unread, e.own = append([]byte(nil), e.unread...), true
+		if e.unread = nil; cap(e.own) > longPart {
+			e.own = nil
+		}
+	case !e.isOwn || len(e.unread) <= longPart:
+		e.own = append(e.own[:0], e.unread...) // which may lie further back in it
+		e.unread, e.isOwn = e.own, true
+	}
+	if e.joined != nil {
+		joints.Put(e.joined)
+		e.joined = nil
 	}
 }
 
