@@ -45,7 +45,7 @@ MINUTES = 3
 soak: # all that goes wrong, for MINUTES=3
 	SOAK_MINUTES=$(MINUTES) go test -tags reliability -count 1 -timeout 0 -v -run '^TestSoak$$' ./reliability
 fuzz: # a minute for each parser of outside bytes; little of it to make finds smaller, which may else take most
-	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzBody openai/FuzzEstimate openai/FuzzFormWithModel config/FuzzConfig config/FuzzCut limits/FuzzCounts limits/FuzzValidate tracing/FuzzEnvironment gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows http1/FuzzRequest http1/FuzzResponseHead http1/FuzzChunks http1/FuzzConnection vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus ../cmd/vllm-gateway/FuzzRequest; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t##*/}$$" -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 1s || exit 1; done
+	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzAlike http1/FuzzChunks http1/FuzzRequest http1/FuzzResponseHead http1/FuzzConnection openai/FuzzBody openai/FuzzEstimate openai/FuzzFormWithModel config/FuzzConfig config/FuzzCut limits/FuzzCounts limits/FuzzValidate tracing/FuzzEnvironment gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus ../bench/load/FuzzAnswer ../cmd/vllm-gateway/FuzzRequest; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t##*/}$$" -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 1s || exit 1; done
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
 	cd clients && go test -count 1 ./...
 test-rules: bin/promtool # alerts and recorded series, by Prometheus's own tool

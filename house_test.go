@@ -21,13 +21,14 @@ var rooms = map[string]struct {
 	"dashboards":         {},
 	"internal/openai":    {},
 	"internal/memnet":    {},
+	"internal/http1":     {others: []string{"golang.org/x/net/http/httpguts"}},
 	"internal/image":     {},
 	"images":             {ours: []string{"internal/image"}},
-	"internal/daemon":    {},
+	"internal/daemon":    {ours: []string{"internal/http1"}},
 	"internal/secret":    {},
 	"internal/limits":    {ours: []string{"internal/secret"}, others: []string{"github.com/redis/go-redis"}},
 	"internal/config":    {ours: []string{"internal/daemon", "internal/secret"}, others: []string{"go.yaml.in/yaml/v3"}},
-	"internal/gateway":   {ours: []string{"internal/openai", "internal/limits", "internal/secret"}, others: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/propagation"}}, // OpenTelemetry's API; its SDK is for internal/tracing alone
+	"internal/gateway":   {ours: []string{"internal/http1", "internal/openai", "internal/limits", "internal/secret"}, others: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/propagation"}}, // OpenTelemetry's API; its SDK is for internal/tracing alone
 	"internal/tracing":   {others: []string{"go.opentelemetry.io/otel"}},
 	"internal/gpu":       {others: []string{"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/ebitengine/purego"}},
 	"internal/verdict":   {},

@@ -29,6 +29,7 @@ type quick struct {
 	take    func([]byte) bool // of each
 	sure    bool              // the end will be told of
 	buf     *[]byte           // of readNew
+	new     func(fd uintptr) (done bool)
 	hangup  hangup
 	tryNow  func(fd uintptr) // out.try, once
 }
@@ -53,7 +54,7 @@ func quicken(c net.Conn) net.Conn {
 		return c
 	}
 	q := &quick{TCPConn: tcp, raw: raw}
-	q.in.try, q.out.try = q.tryRead, q.tryWrite
+	q.in.try, q.out.try, q.new = q.tryRead, q.tryWrite, q.tryReadNew
 	q.tryNow = func(fd uintptr) { q.tryWrite(fd) }
 	return q
 }
@@ -92,7 +93,7 @@ func (q *quick) tryRead(fd uintptr) bool {
 // readNew reads into a buffer that is taken when there is something to read.
 func (q *quick) readNew() (*[]byte, int, error) {
 	q.in.p = nil
-	n, err := q.finish("read", &q.in, q.raw.Read(q.tryReadNew))
+	n, err := q.finish("read", &q.in, q.raw.Read(q.new))
 	buf := q.buf
 	q.buf = nil
 	return buf, n, err
