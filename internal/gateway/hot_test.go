@@ -142,8 +142,14 @@ func (w *wire) begin(t testing.TB) (backend net.Conn, event, buf []byte) {
 	return backend, event, make([]byte, len(event))
 }
 
+// racing: the race detector is on, with which sync.Pool forgets now and then.
+var racing bool
+
 // An event is relayed, counted and timed without a single allocation.
 func TestAnEventAllocatesNothing(t *testing.T) {
+	if racing {
+		t.Skip("with the race detector pools forget")
+	}
 	w := hot(t, nil)
 	backend, event, buf := w.begin(t)
 	relay := func() { passes(t, backend, event, w.client, buf) }
