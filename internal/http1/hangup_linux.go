@@ -112,6 +112,9 @@ var watcher = sync.OnceValue(func() *watching {
 	return w
 })
 
+// startWatching makes the watcher, if nobody has yet.
+func startWatching() { watcher() }
+
 func (w *watching) run() {
 	var events [64]syscall.EpollEvent
 	for {

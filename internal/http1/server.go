@@ -82,6 +82,9 @@ func (s *Server) idleTimeout() time.Duration {
 // Serve serves what a listener accepts, until that fails for good. After a Shutdown
 // or Close the error is http.ErrServerClosed.
 func (s *Server) Serve(l net.Listener) error {
+	if _, ok := l.(*net.TCPListener); ok {
+		startWatching() // at once, so that what runs when nothing does is known from the start
+	}
 	defer l.Close()
 	if !s.listen(l) {
 		return http.ErrServerClosed
