@@ -115,8 +115,8 @@ func (q *quick) tryReadNew(fd uintptr) bool {
 //
 // A read that does not fill its buffer has emptied the socket, and what comes later
 // wakes us (epoll(7), question 9). That saves the read that finds nothing, one of three
-// system calls an event, some 7 % of its cost. But for one thing: an end that came along
-// with the data has woken us already. The hangup tells of it.
+// system calls an event. But for one thing: an end that came along with the data has
+// woken us already. The hangup tells of it.
 func (q *quick) each(take func([]byte) bool) error {
 	q.take, q.sure = take, q.hangup.watch(q)
 	q.hangup.on(q.poke)
