@@ -11,9 +11,9 @@ import (
 // hangup says when the peer of a connection has hung up.
 //
 // While a request runs nobody reads from its client, so nobody would see it leave.
-// net/http has a goroutine read a byte ahead: 4 KiB for each open stream, and two
-// wake-ups for each small request. Here one goroutine asks the kernel for all of them
-// (EPOLLRDHUP, edge-triggered), and sleeps while nobody leaves.
+// net/http has a goroutine read a byte ahead, and wakes it twice for each small
+// request. Here one goroutine asks the kernel for all of them (EPOLLRDHUP,
+// edge-triggered), and sleeps while nobody leaves. What it wins: quick_linux.go.
 type hangup struct {
 	id   atomic.Uint64 // 0: nobody watches
 	mu   sync.Mutex

@@ -22,6 +22,10 @@ import (
 // finds nothing to do. But a socket of net's never blocks. So the calls are made
 // without a word to the scheduler, from within [syscall.RawConn], which goes on to say
 // when to wait, and for how long. (The same is done in gVisor's link to the network.)
+//
+// Together with hangup_linux.go, measured against the tag plain in one run, as ratios
+// to nginx: an event of 500 streams 1.44 with and 1.60 without, a small request 6.0 and
+// 6.3.
 type quick struct {
 	*net.TCPConn
 	raw     syscall.RawConn
