@@ -12,46 +12,56 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/prometheus/common/model"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
 	"github.com/vllm-gateway/vllm-gateway/internal/gpu"
 )
 
 type flags struct {
-	Backend     addresses      `placeholder:"URL" help:"A vLLM server, as http://host:port; repeat for more. Without any, a simulated one is started."`
-	Gateway     addresses      `placeholder:"URL" help:"A gateway that runs already, as http://host:port, to be shown in place of one of our own; repeat for more. With a configuration file and keys, say."`
-	GPUExporter addresses      `name:"gpu-exporter" placeholder:"URL" help:"A GPU exporter, as http://host:9835; repeat for more. Without any, this machine's GPUs are read."`
-	Demo        *bool          `negatable:"" help:"Load the simulated server gently, so that there is something to see (on, unless there is a --backend or --gateway)."`
-	Data        string         `placeholder:"FOLDER" help:"Where Prometheus keeps its data (a folder of its own in your cache folder)."`
-	Retention   model.Duration `default:"7d" placeholder:"TIME" help:"How long it keeps them (${default})."`
+	Backend     addresses `placeholder:"URL" help:"a vLLM server (none: one is simulated); repeatable"`
+	Gateway     addresses `placeholder:"URL" help:"show this gateway, start none; repeatable"`
+	GPUExporter addresses `name:"gpu-exporter" placeholder:"URL" help:"a GPU exporter (this machine's GPUs); repeatable"`
+	Demo        *bool     `negatable:"" help:"load the simulated server gently (on)"`
+	Data        string    `type:"path" placeholder:"FOLDER" help:"where Prometheus keeps its data (a cache folder)"`
+	Retention   retention `default:"7d" placeholder:"TIME" help:"how long it keeps them (${default})"`
 
-	ListenGateway    string `default:":9000" placeholder:"ADDR" help:"Address of the gateway (${default})."`
-	ListenPrometheus string `default:":9090" placeholder:"ADDR" help:"Address of Prometheus (${default})."`
-	ListenDashboard  string `default:":3000" placeholder:"ADDR" help:"Address of the dashboard (${default})."`
-	ListenSimulator  string `default:"127.0.0.1:8000" placeholder:"ADDR" help:"Address of the simulated server (${default})."`
-	ListenGPU        string `name:"listen-gpu" default:"127.0.0.1:9835" placeholder:"ADDR" help:"Address of the GPU readings, of this machine or simulated (${default})."`
+	ListenGateway    string `default:":9000" placeholder:"ADDR" help:"address of the gateway (${default})"`
+	ListenPrometheus string `default:":9090" placeholder:"ADDR" help:"address of Prometheus (${default})"`
+	ListenDashboard  string `default:":3000" placeholder:"ADDR" help:"address of the dashboard (${default})"`
+	ListenSimulator  string `default:"127.0.0.1:8000" placeholder:"ADDR" help:"address of the simulator (${default})"`
+	ListenGPU        string `name:"listen-gpu" default:"127.0.0.1:9835" placeholder:"ADDR" help:"address of the GPU readings (${default})"`
 
-	DrainTimeout time.Duration `default:"30s" placeholder:"TIME" help:"On SIGTERM, let running streams go on for so long (${default})."`
+	DrainTimeout time.Duration `default:"30s" placeholder:"TIME" help:"on SIGTERM, let streams end for so long (${default})"`
 	daemon.LogFlags
-	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+	Version commandline.Version `env:"-" help:"print the version and exit"`
 }
+
+// retention is a time as Prometheus writes it: with days, and what is longer.
+type retention time.Duration
+
+func (r *retention) UnmarshalText(text []byte) error {
+	d, err := model.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q: write a time such as 12h, 7d or 1y", text)
+	}
+	*r = retention(d)
+	return nil
+}
+
+func (r retention) String() string { return model.Duration(r).String() }
 
 // addresses are a list of URLs, which may be repeated, or separated by commas.
 // An empty one is a mistake, and most often that of a variable that is not set:
 // to run a simulated server instead would be the worst way to find out.
 type addresses []string
 
-func (a *addresses) Decode(ctx *kong.DecodeContext) error {
-	var text string
-	if err := ctx.Scan.PopValueInto("URL", &text); err != nil {
-		return err
-	}
-	for one := range strings.SplitSeq(text, ",") {
+func (a *addresses) UnmarshalText(text []byte) error {
+	for one := range strings.SplitSeq(string(text), ",") {
 		if one = strings.TrimSpace(one); one == "" {
-			return errors.New("is empty; write http://host:port, or leave it out")
+			return errors.New("it is empty; write http://host:port, or leave it out")
 		}
 		*a = append(*a, one)
 	}
@@ -67,14 +77,19 @@ func (f flags) ownGPUs() bool { return !f.simulated() && len(f.GPUExporter) == 0
 func (f flags) demo() bool { return f.simulated() && (f.Demo == nil || *f.Demo) }
 
 func (f flags) Validate() error {
+	for _, l := range []struct{ flag, addr string }{{"gateway", f.ListenGateway}, {"prometheus", f.ListenPrometheus}, {"dashboard", f.ListenDashboard}, {"simulator", f.ListenSimulator}, {"gpu", f.ListenGPU}} {
+		if err := daemon.CheckListen(l.addr); err != nil {
+			return fmt.Errorf("--listen-%s: %w", l.flag, err)
+		}
+	}
 	if !f.simulated() && f.Demo != nil && *f.Demo {
-		return errors.New("--demo loads a simulated server; it is not for real ones: leave it out, and use a load test (docs: loadtests/README.md)")
+		return errors.New("--demo loads a simulated server; it is not for real ones: leave it out, and use a load test (loadtests/README.md)")
 	}
 	if f.DrainTimeout < 0 {
 		return errors.New("--drain-timeout must not be negative")
 	}
 	if time.Duration(f.Retention) < time.Hour {
-		return fmt.Errorf("--retention %v is too short: use 1h or more", f.Retention)
+		return fmt.Errorf("--retention %v is too short: write 1h or more", f.Retention)
 	}
 	if f.simulated() && len(f.GPUExporter) > 0 {
 		return errors.New("--gpu-exporter is for real servers, and simulated GPUs are not shown beside real ones: name the servers with --backend, or the gateway with --gateway")
@@ -95,7 +110,10 @@ func (f flags) Validate() error {
 	if len(f.Gateway) > 0 {
 		return nil
 	}
-	return f.config(f.Backend, nil).Validate()
+	if err := f.config(f.Backend, nil).Validate(); err != nil {
+		return fmt.Errorf("--backend: %w", err)
+	}
+	return nil
 }
 
 // config is the gateway's, with the defaults of vllm-gateway.
@@ -110,7 +128,7 @@ func (f flags) config(backends []string, log *slog.Logger) gateway.Config {
 // never share one: a dashboard could not tell them apart.
 func (f flags) data() (string, error) {
 	if f.Data != "" {
-		return filepath.Abs(kong.ExpandPath(f.Data))
+		return f.Data, nil
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -125,24 +143,32 @@ func (f flags) data() (string, error) {
 
 const name = "vllm-stack"
 
+var program = commandline.Program{
+	Name:    name,
+	Version: daemon.Version(),
+	About: `vllm-stack is the whole picture on one machine: the gateway, Prometheus and a
+dashboard on http://localhost:3000, before your vLLM servers or a simulated one.`,
+	Examples: []string{
+		"vllm-stack                                  # all of it simulated",
+		"vllm-stack --backend http://localhost:8000  # before a vLLM that runs",
+		"vllm-stack --gateway http://gw:9000 --backend http://gpu1:8000  # show others",
+	},
+	Variables: "VLLM_STACK",
+	Docs:      "docs/monitoring.md",
+}
+
 func main() {
 	gpu.Worker()
 	var f flags
-	kong.Parse(&f,
-		kong.Name(name),
-		kong.Description("The whole picture on one machine: the gateway, Prometheus and a dashboard, before your vLLM servers or a simulated one. Each flag can also be set in the environment: --data as VLLM_STACK_DATA."),
-		kong.DefaultEnvars("VLLM_STACK"),
-		kong.Vars{"version": name + " " + daemon.Version()},
-		kong.Exit(daemon.ParserExit),
-	)
+	typed := program.Parse(&f)
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	ctx, forget := daemon.Signalled(context.Background())
 	defer forget()
 	if err := run(ctx, f, log, os.Stdout); err != nil {
-		daemon.Exit(name, daemon.Failed, err)
+		typed.Exit(commandline.Failed, err)
 	}
 }
 

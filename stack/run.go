@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,13 +198,21 @@ func (s *stack) jobs() ([]monitor.Job, error) {
 	}, nil
 }
 
+// shown is a URL as it may be shown, without a user and a password.
+func shown(url string) string {
+	if at := strings.LastIndexByte(url, '@'); at >= 0 {
+		return "…" + url[at:]
+	}
+	return url
+}
+
 func urls(flag string, texts []string) ([]*url.URL, error) {
 	var all []*url.URL
 	var errs []error
 	for _, t := range texts {
 		u, err := gateway.ParseBackend(t)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--%s %q: %w", flag, t, err))
+			errs = append(errs, fmt.Errorf("--%s %q: %w", flag, shown(t), err))
 			continue
 		}
 		if slices.ContainsFunc(all, func(other *url.URL) bool { return other.Host == u.Host }) {

@@ -9,21 +9,27 @@ import (
 	"os"
 	"time"
 
-	"github.com/alecthomas/kong"
-
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gpu"
 )
 
 type flags struct {
-	Listen   string        `default:":9835" placeholder:"ADDR" help:"Address to listen on (${default})."`
-	Interval time.Duration `default:"2s" placeholder:"TIME" help:"Read the GPUs this often, whoever asks; what is three intervals old is no longer shown (${default})."`
-	Source   string        `enum:"auto,nvml,nvidia-smi" default:"auto" placeholder:"SOURCE" help:"Read by nvml, by nvidia-smi, or auto: nvml, and nvidia-smi where that cannot be used (${default})."`
+	Listen   string        `default:":9835" placeholder:"ADDR" help:"address for Prometheus (${default})"`
+	Interval time.Duration `default:"2s" placeholder:"TIME" help:"how often to read the GPUs, whoever asks (${default})"`
+	Source   string        `enum:"auto,nvml,nvidia-smi" default:"auto" placeholder:"SOURCE" help:"nvml, nvidia-smi, or whichever can be used (${default})"`
 	daemon.LogFlags
-	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+	Version commandline.Version `env:"-" help:"print the version and exit"`
 
-	Serve struct{} `cmd:"" default:"withargs" help:"Serve the readings until SIGTERM. This is what it does without a command."`
-	Check struct{} `cmd:"" help:"Read the GPUs once and show them, or why they cannot be read and what to do."`
+	Serve struct{} `cmd:"" default:"withargs" hidden:"" help:"Serve the readings until SIGTERM."`
+	Check check    `cmd:"" help:"read the GPUs once and show them, or say why not"`
+}
+
+func (f flags) Validate() error {
+	if err := daemon.CheckListen(f.Listen); err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	return nil
 }
 
 const (
@@ -34,30 +40,38 @@ const (
 	endTimeout = 5 * time.Second
 )
 
+var program = commandline.Program{
+	Name:    name,
+	Version: daemon.Version(),
+	About: `gpu-exporter reads NVIDIA GPUs in the background and serves what it read on
+/metrics. Without a driver it stays up, and reads as soon as there is one.`,
+	Examples: []string{
+		"gpu-exporter                # then: curl localhost:9835/metrics",
+		"gpu-exporter check          # does it find the GPUs?",
+		"gpu-exporter --interval 1s --listen 127.0.0.1:9835",
+	},
+	Variables: "GPU_EXPORTER",
+	Docs:      "docs/configuration.md, docs/metrics.md",
+}
+
 func main() {
 	gpu.Worker()
 	var f flags
-	command := kong.Parse(&f,
-		kong.Name(name),
-		kong.Description("Reads NVIDIA GPUs in the background and serves what it read on :9835/metrics. Without a driver it stays up, and reads as soon as there is one. Each flag can also be set in the environment: --interval as GPU_EXPORTER_INTERVAL."),
-		kong.DefaultEnvars("GPU_EXPORTER"),
-		kong.Vars{"version": name + " " + daemon.Version()},
-		kong.Exit(daemon.ParserExit),
-	)
+	typed := program.Parse(&f)
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
-	if command.Command() == "check" {
-		check(f)
+	if typed.Selected().Name == "check" {
+		f.Check.run(f.Source)
 		return
 	}
 	e, err := gpu.New(gpu.Config{Source: f.Source, Interval: f.Interval, Version: daemon.Version(), Log: log})
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, fmt.Errorf("--interval: %w", err)) // the source is one of those
 	}
 	if err := serve(f, e, log); err != nil {
-		daemon.Exit(name, daemon.Failed, err)
+		typed.Exit(commandline.Failed, err)
 	}
 }
 
@@ -86,10 +100,21 @@ func serve(f flags, e *gpu.Exporter, log *slog.Logger) error {
 	return err
 }
 
-func check(f flags) {
+type check struct{}
+
+func (check) Help() string {
+	return `Exit code 0: it shows the source, the driver and a table of the GPUs. 1: none can
+be read, and it says why and what to do.
+
+Examples:
+  gpu-exporter check
+  gpu-exporter check --source nvidia-smi`
+}
+
+func (check) run(source string) {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
-	err := gpu.Check(ctx, f.Source, os.Stdout)
+	err := gpu.Check(ctx, source, os.Stdout)
 	if err == nil {
 		return
 	}
@@ -97,5 +122,5 @@ func check(f flags) {
 	if e := (*gpu.Error)(nil); errors.As(err, &e) && e.Cure != "" {
 		fmt.Fprintf(os.Stderr, "What to do: %s.\n", e.Cure)
 	}
-	os.Exit(daemon.Failed)
+	os.Exit(commandline.Failed)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
@@ -15,16 +16,28 @@ type checkConfig struct {
 	File string `arg:"" help:"The file."`
 }
 
-func (c checkConfig) run(f flags, given map[string]bool) {
+func (checkConfig) Help() string {
+	return `All that is wrong is on stderr, with exit code 2; else stdout says that it is ok.
+It reads what the file refers to as well, and takes the flags and variables into
+account that it is given, as the gateway would. It connects to nothing.
+
+Examples:
+  vllm-gateway check-config gateway.yaml
+  vllm-gateway check-config gateway.yaml --routing prefix  # beside this flag`
+}
+
+func (c checkConfig) run(typed *commandline.Line, f flags) {
 	f.Config = c.File
+	given := typed.Given()
+	delete(given, "config")
 	files := &daemon.Files{}
 	s, err := settle(f, given, files)
 	if err == nil {
 		err = s.checkTLS(files)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err) // of each line it names the file
-		os.Exit(daemon.Usage)
+		fmt.Fprintln(os.Stderr, typed.Text(err)) // of each line it names the file
+		os.Exit(commandline.Usage)
 	}
 	fmt.Printf("%s: ok: %s, %s", c.File, count(len(s.Backend), "backend"), count(len(s.gateway.Callers), "key"))
 	if s.gateway.SharedLimits != nil {
@@ -51,9 +64,18 @@ type hashKey struct {
 	Argument []string `arg:"" optional:"" hidden:"" passthrough:""`
 }
 
-func (h hashKey) run() {
+func (hashKey) Help() string {
+	return `Without anything on stdin it makes a new key, for its holder, and prints its hash
+beside it, for the configuration file. The key is not shown again.
+
+Examples:
+  vllm-gateway hash-key
+  vllm-gateway hash-key < key.txt  # the hash of this key alone`
+}
+
+func (h hashKey) run(typed *commandline.Line) {
 	if len(h.Argument) > 0 {
-		daemon.Exit(name, daemon.Usage, errors.New("hash-key takes no key as an argument: all who list the processes of this machine would see it, and the shell's history keeps it. Give it on stdin, as in: vllm-gateway hash-key < key.txt"))
+		typed.Exit(commandline.Usage, errors.New("hash-key takes no key as an argument: all who list the processes of this machine would see it, and the shell's history keeps it. Give it on stdin, as in: vllm-gateway hash-key < key.txt"))
 	}
 	if !piped(os.Stdin) {
 		key := secret.NewKey().Reveal()
@@ -78,7 +100,7 @@ func (h hashKey) run() {
 		}
 	}
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	fmt.Println(secret.HashOf(key))
 }

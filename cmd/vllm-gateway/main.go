@@ -12,8 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/alecthomas/kong"
-
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
 	"github.com/vllm-gateway/vllm-gateway/internal/secret"
@@ -23,38 +22,44 @@ import (
 type commandLine struct {
 	flags
 	Serve       struct{}    `cmd:"" default:"1" hidden:"" help:"Relay requests."`
-	CheckConfig checkConfig `cmd:"" help:"Say what is wrong with a configuration file; with these flags and this environment."`
-	HashKey     hashKey     `cmd:"" help:"Make a new key and its hash; or the hash of a key on stdin."`
+	CheckConfig checkConfig `cmd:"" help:"say what is wrong with a configuration file"`
+	HashKey     hashKey     `cmd:"" help:"make a new key and its hash, or hash the key on stdin"`
 }
 
+// flags are described in docs/configuration.md; here are the few words that fit a line.
 type flags struct {
-	Config            string            `placeholder:"FILE" help:"Configuration file (YAML): all that flags can say, and keys and limits. Flags win over it."`
-	Listen            string            `default:":9000" placeholder:"ADDR" help:"Address to listen on (${default})."`
-	Backend           []string          `default:"http://127.0.0.1:8000" placeholder:"URL" help:"A vLLM server, as http://host:port, or a name in DNS for several, as dns+http://name:port or srv+http://name; repeat for more (${default})."`
-	Weight            map[string]int    `placeholder:"URL=N" help:"Share of requests for a --backend; the others have 1."`
-	Alias             map[string]string `placeholder:"NAME=MODEL" help:"A further name for a model; repeat for more."`
-	Fallback          map[string]string `placeholder:"MODEL=MODEL" help:"Another model that answers while no backend of the first is up."`
-	Routing           string            `default:"least-in-flight" enum:"${policies}" placeholder:"POLICY" help:"How a backend is chosen: ${policies} (${default})."`
-	SessionHeader     string            `default:"X-Session-Id" placeholder:"NAME" help:"Header that tells sessions apart, for --routing session and prefix (${default})."`
-	PrefixBytes       int               `default:"1024" placeholder:"N" help:"How much of a prompt --routing prefix goes by (${default})."`
-	MaxInFlight       int               `default:"0" placeholder:"N" help:"Requests at a time on one backend; more wait in the gateway (0: no limit, they wait in vLLM)."`
-	MaxWaiting        int               `default:"1000" placeholder:"N" help:"Requests that may wait so; more are refused (${default})."`
-	MaxWait           time.Duration     `default:"10m" placeholder:"TIME" help:"Longest wait; a request that would wait longer is refused (${default})."`
-	CommentEvery      time.Duration     `default:"0s" placeholder:"TIME" help:"Send SSE comments to streams that wait for their first token; costs true statuses (0: none)."`
-	StreamIdleTimeout time.Duration     `default:"5m" placeholder:"TIME" help:"Cut an answer that has been silent for so long (${default})."`
-	FirstByteTimeout  time.Duration     `default:"10m" placeholder:"TIME" help:"Answer 504 if a backend has not begun to answer by then (${default})."`
-	DrainDelay        time.Duration     `default:"0s" placeholder:"TIME" help:"On SIGTERM, go on for so long, with /health at 503; the port stays open until the drain is over (${default}: it closes at once)."`
-	DrainTimeout      time.Duration     `default:"30s" placeholder:"TIME" help:"Then let running streams go on for so long (${default})."`
-	MaxBody           daemon.Bytes      `default:"32MiB" placeholder:"SIZE" help:"Largest request body (${default})."`
-	BodyMemory        daemon.Bytes      `default:"1GiB" placeholder:"SIZE" help:"Memory for all request bodies that are held (${default}; 0: no limit)."`
-	TLSCert           string            `type:"existingfile" placeholder:"FILE" help:"Serve TLS with this certificate (PEM)."`
-	TLSKey            string            `type:"existingfile" placeholder:"FILE" help:"The certificate's key (PEM)."`
-	APIKey            []apiKey          `name:"api-key" placeholder:"KEY" help:"A key that may use the gateway, or its hash; repeat for more. Without any, everybody may. Who lists processes sees it: better in the environment, or as a hash in the file."`
-	BackendKeyFile    string            `placeholder:"FILE" help:"File with the key that the backends want (vllm serve --api-key); read again when it changes."`
-	MetricsListen     string            `placeholder:"ADDR" help:"Serve /metrics on this address, and only there."`
-	Pprof             string            `placeholder:"ADDR" help:"Serve profiles of the process on this loopback address, such as 127.0.0.1:6060; off by default."`
-	daemon.LogFlags
-	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+	Config   string            `group:"front" placeholder:"FILE" help:"YAML file with any of these, and with keys and limits"`
+	Listen   string            `group:"front" default:":9000" placeholder:"ADDR" help:"address for clients (${default})"`
+	Backend  []string          `group:"front" default:"http://127.0.0.1:8000" placeholder:"URL" help:"a vLLM server, repeatable (${default})"`
+	Weight   map[string]int    `group:"front" placeholder:"URL=N" help:"a backend's share of requests, beside 1; repeatable"`
+	Alias    map[string]string `group:"front" placeholder:"NAME=MODEL" help:"a further name for a model, repeatable"`
+	Fallback map[string]string `group:"front" placeholder:"MODEL=OTHER" help:"who answers while the model is down, repeatable"`
+
+	Routing       string `group:"choice" default:"least-in-flight" enum:"${policies}" placeholder:"POLICY" help:"how a backend is chosen (${default})"`
+	SessionHeader string `group:"choice" default:"X-Session-Id" placeholder:"NAME" help:"header that tells sessions apart (${default})"`
+	PrefixBytes   int    `group:"choice" default:"1024" placeholder:"N" help:"how much of a prompt is its prefix (${default})"`
+
+	MaxInFlight  int           `group:"room" default:"0" placeholder:"N" help:"requests at a time on one backend (0: no limit)"`
+	MaxWaiting   int           `group:"room" default:"1000" placeholder:"N" help:"requests that may wait for that (${default})"`
+	MaxWait      time.Duration `group:"room" default:"10m" placeholder:"TIME" help:"how long they may (${default})"`
+	CommentEvery time.Duration `group:"room" default:"0s" placeholder:"TIME" help:"send SSE comments to streams that wait (0s: none)"`
+	MaxBody      daemon.Bytes  `group:"room" default:"32MiB" placeholder:"SIZE" help:"largest request body (${default})"`
+	BodyMemory   daemon.Bytes  `group:"room" default:"1GiB" placeholder:"SIZE" help:"memory for all bodies held (${default}; 0: no limit)"`
+
+	FirstByteTimeout  time.Duration `group:"time" default:"10m" placeholder:"TIME" help:"504 if no answer has begun by then (${default})"`
+	StreamIdleTimeout time.Duration `group:"time" default:"5m" placeholder:"TIME" help:"cut an answer that is silent for so long (${default})"`
+	DrainDelay        time.Duration `group:"time" default:"0s" placeholder:"TIME" help:"on SIGTERM, go on for so long first (${default})"`
+	DrainTimeout      time.Duration `group:"time" default:"30s" placeholder:"TIME" help:"then let streams end for so long (${default})"`
+
+	APIKey         []apiKey `group:"keys" name:"api-key" placeholder:"KEY" help:"a key that may use it, or its hash; repeatable"`
+	BackendKeyFile string   `group:"keys" placeholder:"FILE" help:"file with the key that the backends want"`
+	TLSCert        string   `group:"keys" type:"existingfile" placeholder:"FILE" help:"serve TLS with this certificate (PEM)"`
+	TLSKey         string   `group:"keys" type:"existingfile" placeholder:"FILE" help:"the certificate's key (PEM)"`
+
+	MetricsListen   string `group:"watch" placeholder:"ADDR" help:"/metrics on this address, and only there"`
+	Pprof           string `group:"watch" placeholder:"ADDR" help:"profiles on this loopback address (none)"`
+	daemon.LogFlags `group:"watch"`
+	Version         commandline.Version `group:"watch" env:"-" help:"print the version and exit"`
 }
 
 func (f flags) Validate() error {
@@ -75,53 +80,70 @@ func (k *apiKey) UnmarshalText(text []byte) error {
 
 const name = "vllm-gateway"
 
-func main() {
-	var line commandLine
-	typed := kong.Parse(&line, options()...)
-	given := given(typed)
-	switch typed.Command() {
-	case "check-config <file>":
-		line.CheckConfig.run(line.flags, given)
-	case "hash-key", "hash-key <argument>":
-		line.HashKey.run()
-	default:
-		serve(line.flags, given)
-	}
+var program = commandline.Program{
+	Name:    name,
+	Version: daemon.Version(),
+	About: `vllm-gateway relays requests to vLLM servers and measures them: time to first
+token, tokens per second, queue depth. Without a command it serves.`,
+	Examples: []string{
+		"vllm-gateway --backend http://gpu1:8000 --backend http://gpu2:8000",
+		"vllm-gateway --backend dns+http://vllm:8000 --routing prefix  # all of a name",
+		"vllm-gateway --config gateway.yaml                            # keys, limits",
+	},
+	Groups: []commandline.Group{
+		{Key: "front", Title: "Clients and backends:"},
+		{Key: "choice", Title: "Choosing by " + either(gateway.Policies()) + ":"},
+		{Key: "room", Title: "Room and waiting:"},
+		{Key: "time", Title: "Times:"},
+		{Key: "keys", Title: "Keys and TLS:"},
+		{Key: "watch", Title: "Watching it:"},
+	},
+	Variables: "VLLM_GATEWAY",
+	Docs:      "docs/configuration.md",
+	Words:     map[string]string{"policies": strings.Join(gateway.Policies(), ",")},
 }
 
-func options() []kong.Option {
-	return []kong.Option{
-		kong.Name(name),
-		kong.Description("Relays requests to vLLM servers and measures them: time to first token, tokens per second, queue depth. Without a command it serves. Each flag can also be set in the environment: --max-body as VLLM_GATEWAY_MAX_BODY."),
-		kong.DefaultEnvars("VLLM_GATEWAY"),
-		kong.Vars{"version": name + " " + daemon.Version(), "policies": strings.Join(gateway.Policies(), ",")},
-		kong.Exit(daemon.ParserExit),
+func either(words []string) string {
+	end := len(words) - 1
+	return strings.Join(words[:end], ", ") + " or " + words[end]
+}
+
+func main() {
+	var l commandLine
+	typed := program.Parse(&l)
+	switch typed.Selected().Name {
+	case "check-config":
+		l.CheckConfig.run(typed, l.flags)
+	case "hash-key":
+		l.HashKey.run(typed)
+	default:
+		serve(typed, l.flags)
 	}
 }
 
 // serve is what the program does where it is not told else.
-func serve(f flags, given map[string]bool) {
+func serve(typed *commandline.Line, f flags) {
 	collectLess()
 	log, err := f.Logger(os.Stderr)
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	ask := make(chan os.Signal, 1)
 	signal.Notify(ask, syscall.SIGHUP) // before it takes long to read a large file
 	files := &daemon.Files{}
-	s, err := settle(f, given, files)
+	s, err := settle(f, typed.Given(), files)
 	if err == nil {
 		err = s.checkTLS(&daemon.Files{})
 	}
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	s.warn(log)
 	cfg := s.config(log)
-	defer startTracing(&cfg)()
+	defer startTracing(typed, &cfg)()
 	g, err := gateway.New(cfg)
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	server := daemon.Server{
 		Name:         name,
@@ -139,7 +161,7 @@ func serve(f flags, given map[string]bool) {
 		About:        []any{"backends", s.Backend},
 	}
 	if err := run(server, s, g, files, ask, log); err != nil {
-		daemon.Exit(name, daemon.Failed, err)
+		typed.Exit(commandline.Failed, err)
 	}
 }
 

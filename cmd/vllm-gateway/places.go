@@ -26,8 +26,8 @@ type place struct {
 	line int
 }
 
-// explain says of each thing that is wrong on which line of the file it stands; of
-// what flags say it leaves the error as it is.
+// explain says of each thing that is wrong on which line of the file it stands, or of
+// which flag it is.
 func (s *settings) explain(err error) error {
 	if err == nil && len(s.problems) == 0 {
 		return nil
@@ -51,7 +51,7 @@ func (s *settings) explain(err error) error {
 		case len(s.problems) > 0 && (!exact || fault.Other != "" && !clashes || needKeys[fault.Field]):
 			continue // it may follow from what could not be read
 		case !found && !clashes:
-			others = append(others, one)
+			others = append(others, s.ofFlag(fault))
 			continue
 		case !found:
 			at = other
@@ -61,6 +61,22 @@ func (s *settings) explain(err error) error {
 		inFile = append(inFile, config.Problem{Line: at.line, Key: at.key, Text: text})
 	}
 	return errors.Join(append([]error{config.NewErrors(s.Config, inFile)}, others...)...)
+}
+
+// ofFlag names the flag that says what is wrong, unless the text does.
+func (s *settings) ofFlag(fault *gateway.FieldError) error {
+	if strings.HasPrefix(fault.Error(), "--") {
+		return fault
+	}
+	for _, field := range []string{fault.Field, fault.Other} {
+		field, _, _ = strings.Cut(field, "[")
+		for _, k := range fromFile {
+			if k.field == field && s.given[k.flag] {
+				return fmt.Errorf("--%s: %w", k.flag, fault)
+			}
+		}
+	}
+	return fault
 }
 
 // needKeys are the fields that are wrong where there are no keys.

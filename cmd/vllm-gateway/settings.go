@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/alecthomas/kong"
 
 	"github.com/vllm-gateway/vllm-gateway/internal/config"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
@@ -17,24 +14,6 @@ import (
 	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
-
-// given are the flags that were typed, or set in the environment.
-func given(typed *kong.Context) map[string]bool {
-	names := map[string]bool{}
-	for _, p := range typed.Path {
-		if p.Flag != nil {
-			names[p.Flag.Name] = true
-		}
-	}
-	for _, f := range typed.Model.Flags {
-		for _, env := range f.Envs {
-			if _, ok := os.LookupEnv(env); ok {
-				names[f.Name] = true
-			}
-		}
-	}
-	return names
-}
 
 // fileKey is a flag that the file can set too: by which key, and which field of the
 // gateway's Config or of flags it is. take gives the line of the value; 0 where the
@@ -158,7 +137,12 @@ func settle(f flags, given map[string]bool, files *daemon.Files) (*settings, err
 	if f.Config != "" {
 		data, err := files.Read(f.Config, config.MaxSize)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Config, err)
+			if given["config"] {
+				err = fmt.Errorf("--config: %s: %w", f.Config, err)
+			} else {
+				err = fmt.Errorf("%s: %w", f.Config, err)
+			}
+			return nil, err
 		}
 		parsed, err := config.Parse(f.Config, data)
 		if parsed == nil {
@@ -367,12 +351,11 @@ func (s *settings) check(wrong *faults) {
 		wrong.add("", "--drain-delay and --drain-timeout must not be negative")
 	}
 	for _, a := range []struct{ field, flag, addr string }{{"Listen", "--listen", s.Listen}, {"MetricsListen", "--metrics-listen", s.MetricsListen}} {
-		_, port, err := net.SplitHostPort(a.addr)
-		if err == nil {
-			_, err = net.LookupPort("tcp", port)
+		if a.addr == "" && a.field == "MetricsListen" {
+			continue
 		}
-		if err != nil && a.addr != "" {
-			wrong.add(a.field, "%s%q is no address to listen on; write host:port, or :port for all interfaces", s.prefix(a.field, a.flag), a.addr)
+		if err := daemon.CheckListen(a.addr); err != nil {
+			wrong.add(a.field, "%s%w", s.prefix(a.field, a.flag), err)
 		}
 	}
 	if s.MetricsListen != "" && sameAddr(s.Listen, s.MetricsListen) {

@@ -14,24 +14,21 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/config"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/secret"
 )
 
 // parse reads a command line as main does.
-func parse(t *testing.T, args ...string) (flags, *kong.Context, map[string]bool) {
+func parse(t *testing.T, args ...string) (flags, *commandline.Line, map[string]bool) {
 	t.Helper()
 	var line commandLine
-	k, err := kong.New(&line, options()...)
+	typed, err := program.Read(&line, args)
 	if err != nil {
 		t.Fatal(err)
 	}
-	typed, err := k.Parse(args)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return line.flags, typed, given(typed)
+	return line.flags, typed, typed.Given()
 }
 
 // exampleFile is docs/gateway.yaml in a folder of its own, with the files that it names.
@@ -106,20 +103,16 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 			defer os.Unsetenv(name)
 		}
 		var line commandLine
-		k, err := kong.New(&line, options()...)
+		typed, err := program.Read(&line, args)
 		if err != nil {
 			t.Fatal(err)
 		}
-		typed, err := k.Parse(args)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := settle(line.flags, given(typed), &daemon.Files{})
+		s, err := settle(line.flags, typed.Given(), &daemon.Files{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return func(name string) string {
-			for _, f := range k.Model.Flags {
+			for _, f := range typed.Model.Flags {
 				if f.Name == name {
 					return valueOf(s, f, &line.flags)
 				}

@@ -3,17 +3,17 @@ package main
 import (
 	"context"
 
-	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
 	"github.com/vllm-gateway/vllm-gateway/internal/tracing"
 )
 
 // startTracing gives the gateway a tracer, if the environment asks for tracing, and
 // what sends its last spans.
-func startTracing(cfg *gateway.Config) (stop func()) {
+func startTracing(typed *commandline.Line, cfg *gateway.Config) (stop func()) {
 	tracer, stopTracing, err := tracing.Start(context.Background(), name, cfg.Version, cfg.Log)
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	if tracer == nil {
 		return func() {}

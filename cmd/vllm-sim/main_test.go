@@ -5,19 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/vllm-gateway/vllm-gateway/internal/vllmsim"
 )
 
 func parse(t *testing.T, args ...string) vllmsim.Config {
 	t.Helper()
 	var f flags
-	k, err := kong.New(&f, options()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Parse(args); err != nil {
+	if _, err := program.Read(&f, args); err != nil {
 		t.Fatalf("%q: %v", args, err)
 	}
 	cfg := f.config()

@@ -6,23 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
-	"github.com/alecthomas/kong"
-
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/daemon"
 	"github.com/vllm-gateway/vllm-gateway/internal/verdict"
 )
 
 type flags struct {
-	Samples    string           `arg:"" optional:"" help:"k6's samples, of k6 run --out json=FILE (.gz too). Without them the last run is looked for in Prometheus, where its pods have written to; gates and percentiles are then the gateway's."`
-	Summary    string           `placeholder:"FILE" help:"What k6 run --summary-export=FILE wrote of the same run: k6's own word on every gate. A summary.json that lies beside the samples, and was written within a minute after them, needs no mention."`
-	Prometheus string           `default:"http://localhost:9090" placeholder:"URL" help:"The Prometheus that reads the gateway, the GPU exporter and vLLM; empty for none (${default})."`
-	Since      time.Duration    `default:"3h" placeholder:"TIME" help:"How far back to look for the last run, without samples (${default})."`
-	Out        string           `type:"path" placeholder:"FOLDER" help:"Write verdict.html and verdict.json there."`
-	Version    kong.VersionFlag `help:"Print the version and exit."`
+	Samples    string              `arg:"" optional:"" help:"what k6 run --out json=FILE wrote (the last run in Prometheus)"`
+	Summary    string              `placeholder:"FILE" help:"what k6's --summary-export=FILE wrote (summary.json beside it)"`
+	Prometheus string              `default:"http://localhost:9090" placeholder:"URL" help:"what else was measured; empty: none (${default})"`
+	Since      time.Duration       `default:"3h" placeholder:"TIME" help:"how far back to look for the last run (${default})"`
+	Out        string              `type:"path" placeholder:"FOLDER" help:"write verdict.html and verdict.json there"`
+	Version    commandline.Version `help:"print the version and exit"`
 }
 
 const (
@@ -31,20 +32,29 @@ const (
 	crossed = 99
 )
 
+var program = commandline.Program{
+	Name:    name,
+	Version: daemon.Version(),
+	About: `vllm-verdict judges a load test: what k6 saw beside what gateway and GPUs did
+meanwhile, what the guide expects, and what it means. It sends no load. Exit
+code 0: every gate was seen, and held; 99: not so; 1: it could not be judged.`,
+	Examples: []string{
+		"vllm-verdict results/baseline/samples.json.gz --out results/baseline",
+		"vllm-verdict --prometheus= samples.json.gz  # what k6 saw, alone",
+		"vllm-verdict --since 30m                    # the last run that pods sent",
+	},
+	Docs: "loadtests/README.md",
+}
+
 // askTimeout is for all questions together, and the wait for the last scrape.
 var askTimeout = time.Minute // a test's is shorter
 
 func main() {
 	var f flags
-	kong.Parse(&f,
-		kong.Name(name),
-		kong.Description("Judges a load test: what k6 saw beside what the gateway and the GPUs did meanwhile, what the guide expects, and what it means. It sends no load. Exit code 0: every gate was seen, and held; 99: not so."),
-		kong.Vars{"version": name + " " + daemon.Version()},
-		kong.Exit(daemon.ParserExit),
-	)
+	typed := program.Parse(&f)
 	prometheus, err := f.check()
 	if err != nil {
-		daemon.Exit(name, daemon.Usage, err)
+		typed.Exit(commandline.Usage, err)
 	}
 	ctx, forget := daemon.Signalled(context.Background())
 	defer forget()
@@ -53,7 +63,7 @@ func main() {
 		err = show(os.Stdout, f.Out, v)
 	}
 	if err != nil {
-		daemon.Exit(name, daemon.Failed, err)
+		typed.Exit(commandline.Failed, err)
 	}
 	if !v.Passed {
 		os.Exit(crossed)
@@ -135,10 +145,23 @@ func beside(samples string) string {
 	return path
 }
 
+// reason says in words why a file or folder cannot be used.
+func reason(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("there is no such file or folder")
+	case errors.Is(err, fs.ErrPermission):
+		return errors.New("this process may not use it")
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		return errors.New("there is a file where a folder should be")
+	}
+	return err
+}
+
 func from(path string, read func(io.Reader) error) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return err // names the file
+		return fmt.Errorf("%s: %w", path, reason(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {

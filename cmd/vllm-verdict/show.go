@@ -15,7 +15,7 @@ func show(w io.Writer, folder string, v *verdict.Verdict) error {
 		return err
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return fmt.Errorf("--out: %w", err)
+		return fmt.Errorf("--out: %s: %w; name a folder that can be written to", folder, reason(err))
 	}
 	fmt.Fprintln(w)
 	for _, f := range []struct {
@@ -24,7 +24,7 @@ func show(w io.Writer, folder string, v *verdict.Verdict) error {
 	}{{"verdict.html", verdict.WriteHTML}, {"verdict.json", verdict.WriteJSON}} {
 		path := filepath.Join(folder, f.name)
 		if err := replace(path, func(w io.Writer) error { return f.write(w, v) }); err != nil {
-			return fmt.Errorf("--out: %w", err)
+			return fmt.Errorf("--out: %s: %w; name a folder that can be written to", folder, reason(err))
 		}
 		fmt.Fprintln(w, path)
 	}

@@ -114,8 +114,8 @@ func Signalled(ctx context.Context) (context.Context, context.CancelFunc) {
 // Open listens, and serves nobody yet: for commands with several servers, none
 // of which is to begin before all have their port.
 func (s Server) Open(ctx context.Context) (net.Listener, error) {
-	if s.Listen == "" { // net would choose any port
-		return nil, fmt.Errorf("no address to listen on: give one with %s, such as :9000", s.listenFlag())
+	if err := CheckListen(s.Listen); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.listenFlag(), err)
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Listen)
 	if err != nil {
@@ -203,12 +203,33 @@ func (s Server) drain(front *http1.Server, second *http2Server, l net.Listener) 
 	s.Log.Info(s.Name + " is down")
 }
 
+// CheckListen says what is wrong with an address to listen on.
+func CheckListen(addr string) error {
+	const form = "write host:port, or :port for all interfaces"
+	if addr == "" { // net would choose any port
+		return errors.New("there is no address to listen on; " + form)
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no address to listen on; %s", addr, form)
+	}
+	return nil
+}
+
 func (s Server) listenError(err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot listen on %s: the port is taken; stop what has it, or choose another with %s", s.Listen, s.listenFlag())
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("cannot listen on %s: not permitted; ports below 1024 need privileges, choose another with %s", s.Listen, s.listenFlag())
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("cannot listen on %s: this machine has no such address; choose another with %s", s.Listen, s.listenFlag())
+	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Errorf("cannot listen on %s: %s: %s; choose another with %s", s.Listen, unknown.Name, unknown.Err, s.listenFlag())
 	}
 	return fmt.Errorf("cannot listen on %s: %w", s.Listen, err)
 }

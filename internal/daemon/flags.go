@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime/debug"
 	"strings"
 )
@@ -36,8 +35,8 @@ func Version() string {
 
 // LogFlags are the flags of logging, the same in every command.
 type LogFlags struct {
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"What to log: debug, info, warn or error."`
-	LogFormat string `enum:"text,json" default:"text" placeholder:"FORMAT" help:"How to log: text or json."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default})"`
+	LogFormat string `enum:"text,json" default:"text" placeholder:"FORMAT" help:"text or json (${default})"`
 }
 
 // Logger writes lines of the asked level and format to w.
@@ -54,25 +53,4 @@ func (f LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(w, opts)), nil
 	}
 	return nil, fmt.Errorf("log format %q: use text or json", f.LogFormat)
-}
-
-// Exit codes: what was asked for is wrong, or doing it has failed.
-const (
-	Failed = 1
-	Usage  = 2
-)
-
-// Exit ends the process with a code, and says why on stderr.
-func Exit(name string, code int, err error) {
-	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-	os.Exit(code)
-}
-
-// ParserExit is for the flag library, whose own codes for a mistyped command
-// line are its own: it turns them into Usage.
-func ParserExit(code int) {
-	if code != 0 {
-		code = Usage
-	}
-	os.Exit(code)
 }

@@ -106,9 +106,9 @@ func orTime(v *time.Duration, def time.Duration) {
 // check names every fault of a config that has its defaults.
 func (c Config) check() error {
 	var errs []error
-	least := func(name string, v, floor int) {
+	least := func(name string, v, floor int) { // they are called as vllm-sim's flags
 		if v < floor {
-			errs = append(errs, fmt.Errorf("%s is %d; use at least %d", name, v, floor))
+			errs = append(errs, fmt.Errorf("--%s is %d; use at least %d", name, v, floor))
 		}
 	}
 	least("max-num-seqs", c.MaxNumSeqs, 1)
@@ -116,11 +116,11 @@ func (c Config) check() error {
 	least("max-model-len", c.MaxModelLen, 2)
 	if c.KVCacheTokens/blockSize*blockSize < c.MaxModelLen {
 		// vLLM does not start either: one long request could never run.
-		errs = append(errs, fmt.Errorf("kv-cache-tokens is %d; use at least max-model-len (%d), rounded up to blocks of %d",
+		errs = append(errs, fmt.Errorf("--kv-cache-tokens is %d; use at least --max-model-len (%d), rounded up to blocks of %d",
 			c.KVCacheTokens, c.MaxModelLen, blockSize))
 	}
 	if c.MeanOutputTokens < 1 {
-		errs = append(errs, fmt.Errorf("mean-output-tokens is %v; use at least 1", c.MeanOutputTokens))
+		errs = append(errs, fmt.Errorf("--mean-output-tokens is %v; use at least 1", c.MeanOutputTokens))
 	}
 	for _, name := range c.Models {
 		if name == "" {
@@ -131,7 +131,7 @@ func (c Config) check() error {
 		if err := f.check(); err != nil {
 			errs = append(errs, err)
 		} else if f.Kind == crash {
-			errs = append(errs, errors.New("fault crash: ask for it while the server runs, with PUT /sim/faults"))
+			errs = append(errs, errors.New("--fault crash: ask for it while the server runs, with PUT /sim/faults"))
 		}
 	}
 	return errors.Join(errs...)

@@ -169,6 +169,8 @@ func InWords(err error) error {
 		return errors.New("not writable")
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
 		return errors.New("not a folder")
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("no folder can be made there")
 	case errors.Is(err, syscall.ENOSPC):
 		return errors.New("the disk is full; free some space")
 	}
