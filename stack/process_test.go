@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 )
 
 // binary is the real program, built once, where a test wants it. TestMain takes
@@ -338,7 +340,7 @@ func TestStartErrors(t *testing.T) {
 		{"a backend that is none", []string{"--data", dir, "--backend", "localhost:8000"}, 2, []string{`backend "localhost:8000"`, "http://"}},
 		{"the same backend twice", []string{"--data", filepath.Join(dir, "twice"), "--backend", "http://a:1", "--backend", "http://a:1"}, 2, []string{"named twice"}},
 		{"an exporter that is none", []string{"--data", dir, "--backend", "http://a:1", "--gpu-exporter", "box:9835"}, 2, []string{`--gpu-exporter "box:9835"`}},
-		{"no address", []string{"--listen-gateway", ""}, 1, []string{"no address to listen on", "--listen-gateway"}},
+		{"no address", []string{"--listen-gateway", ""}, 2, []string{"no address to listen on", "--listen-gateway"}},
 		{"an empty backend", []string{"--backend", ""}, 2, []string{"--backend", "is empty"}},
 		{"one of two backends is empty", []string{"--backend", "http://a:1,"}, 2, []string{"--backend", "is empty"}},
 		{"an impossible port", []string{"--backend", "http://a:99999"}, 2, []string{"99999", "65535"}},
@@ -349,6 +351,10 @@ func TestStartErrors(t *testing.T) {
 		{"a gateway that is none", []string{"--gateway", "localhost:9000"}, 2, []string{`--gateway "localhost:9000"`, "http://"}},
 		{"a demo for a gateway of others", []string{"--gateway", "http://a:9000", "--demo"}, 2, []string{"--demo"}},
 		{"a demo for real servers", []string{"--backend", "http://a:1", "--demo"}, 2, []string{"--demo"}},
+		{"a password", []string{"--backend", "http://u:SECRET@b"}, 2, []string{`vllm-stack: --backend "…@b": a user name or password`}},
+		{"no retention", []string{"--retention", "x"}, 2, []string{`vllm-stack: --retention: "x": write a time such as 12h, 7d or 1y`}},
+		{"an address that is none", []string{"--listen-dashboard", "3000"}, 2, []string{`vllm-stack: --listen-dashboard: "3000" is no address to listen on`}},
+		{"nowhere to put it", []string{"--data", "/proc/x"}, 1, []string{"vllm-stack: data folder /proc/x: no folder can be made there; move it away, or choose another with --data"}},
 		{"short retention", []string{"--retention", "5m"}, 2, []string{"--retention"}},
 		{"unknown flag", []string{"--beckend", "x"}, 2, []string{"--backend"}},
 	} {
@@ -362,6 +368,9 @@ func TestStartErrors(t *testing.T) {
 				t.Errorf("%s: says %q, want %q in it", c.name, out, want)
 			}
 		}
+		if strings.Contains(string(out), "SECRET") {
+			t.Errorf("%s: it tells a secret: %s", c.name, out)
+		}
 		if strings.Contains(string(out), "Ctrl-C ends it") {
 			t.Errorf("%s: it greets all the same: %s", c.name, out)
 		}
@@ -370,8 +379,14 @@ func TestStartErrors(t *testing.T) {
 
 	unset := exec.Command(binary(), ports...)
 	unset.Env = append(os.Environ(), "VLLM_STACK_BACKEND=")
-	if out, _ := unset.CombinedOutput(); unset.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "is empty") {
+	if out, _ := unset.CombinedOutput(); unset.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "vllm-stack: VLLM_STACK_BACKEND: it is empty") {
 		t.Errorf("VLLM_STACK_BACKEND=: exit %d, %s; a simulated server must not stand in for real ones", unset.ProcessState.ExitCode(), out)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	if err := commandline.Check(program, &flags{}, 32); err != nil {
+		t.Error(err)
 	}
 }
 

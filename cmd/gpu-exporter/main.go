@@ -103,8 +103,8 @@ func serve(f flags, e *gpu.Exporter, log *slog.Logger) error {
 type check struct{}
 
 func (check) Help() string {
-	return `Exit code 0: it shows the source, the driver and a table of the GPUs. 1: none can
-be read, and it says why and what to do.
+	return `Exit code 0: it shows the source, the driver and a table of the GPUs.
+1: none can be read, and it says why and what to do.
 
 Examples:
   gpu-exporter check

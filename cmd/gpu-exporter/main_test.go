@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 )
 
 // What the tests build once: the command, as it is released, and the fakes.
@@ -211,15 +213,17 @@ func TestCommandLine(t *testing.T) {
 		want    []string
 	}{
 		"version":         {"", []string{"--version"}, "", 0, []string{"gpu-exporter "}},
-		"help":            {"", []string{"--help"}, "", 0, []string{"--listen", ":9835", "--interval", "2s", "--source", "nvidia-smi", "check", "GPU_EXPORTER_LISTEN"}},
+		"help":            {"", []string{"--help"}, "", 0, []string{"--listen", ":9835", "--interval", "2s", "--source", "nvidia-smi", "check", "GPU_EXPORTER_"}},
 		"mistyped flag":   {"", []string{"--intervall", "2s"}, "", 2, []string{"unknown flag --intervall", `"--interval"`}},
 		"no interval":     {"", []string{"--interval", "soon"}, "", 2, []string{"--interval", "soon"}},
 		"too short":       {"", []string{"--interval", "1ms"}, "", 2, []string{"interval 1ms", "100ms", "5m0s"}},
 		"none at all":     {"", []string{"--interval", "0"}, "", 2, []string{"interval 0s"}},
 		"too long":        {"", []string{"--interval", "1h"}, "", 2, []string{"interval 1h"}},
 		"no source":       {"", []string{"--source", "dcgm"}, "", 2, []string{"--source", "auto", "nvml", "nvidia-smi"}},
-		"source in env":   {"", nil, "GPU_EXPORTER_SOURCE=rocm", 2, []string{"auto", "nvml", "nvidia-smi"}},
-		"no address":      {"", []string{"--listen", ""}, "", 1, []string{"no address to listen on", "--listen"}},
+		"source in env":   {"", nil, "GPU_EXPORTER_SOURCE=rocm", 2, []string{`gpu-exporter: GPU_EXPORTER_SOURCE: "rocm": write one of auto, nvml, nvidia-smi`}},
+		"interval in env": {"", nil, "GPU_EXPORTER_INTERVAL=1ms", 2, []string{"gpu-exporter: GPU_EXPORTER_INTERVAL: interval 1ms: choose from 100ms to 5m0s\n"}},
+		"no port":         {"", []string{"--listen", "9835"}, "", 2, []string{`gpu-exporter: --listen: "9835" is no address to listen on; write host:port`}},
+		"no address":      {"", []string{"--listen", ""}, "", 2, []string{"no address to listen on", "--listen"}},
 		"port taken":      {"", []string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
 		"worker by hand":  {"", []string{"nvml-worker"}, "", 2, []string{"nvml-worker", "of no use by hand"}},
 		"unknown command": {"", []string{"chekc"}, "", 2, []string{"chekc"}},
@@ -251,6 +255,12 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
 		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	if err := commandline.Check(program, &flags{}, 24); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -17,9 +17,9 @@ type checkConfig struct {
 }
 
 func (checkConfig) Help() string {
-	return `All that is wrong is on stderr, with exit code 2; else stdout says that it is ok.
-It reads what the file refers to as well, and takes the flags and variables into
-account that it is given, as the gateway would. It connects to nothing.
+	return `All that is wrong is on stderr, with exit code 2; else stdout says that it is
+ok. It reads what the file refers to as well, and goes by flags and variables
+as the gateway would. It connects to nothing.
 
 Examples:
   vllm-gateway check-config gateway.yaml
@@ -65,8 +65,8 @@ type hashKey struct {
 }
 
 func (hashKey) Help() string {
-	return `Without anything on stdin it makes a new key, for its holder, and prints its hash
-beside it, for the configuration file. The key is not shown again.
+	return `Without anything on stdin it makes a new key, for its holder, and prints its
+hash beside it, for the configuration file. The key is not shown again.
 
 Examples:
   vllm-gateway hash-key

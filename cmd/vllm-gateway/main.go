@@ -28,10 +28,10 @@ type commandLine struct {
 
 // flags are described in docs/configuration.md; here are the few words that fit a line.
 type flags struct {
-	Config   string            `group:"front" placeholder:"FILE" help:"YAML file with any of these, and with keys and limits"`
+	Config   string            `group:"front" placeholder:"FILE" help:"YAML file with any of these, with keys and limits"`
 	Listen   string            `group:"front" default:":9000" placeholder:"ADDR" help:"address for clients (${default})"`
 	Backend  []string          `group:"front" default:"http://127.0.0.1:8000" placeholder:"URL" help:"a vLLM server, repeatable (${default})"`
-	Weight   map[string]int    `group:"front" placeholder:"URL=N" help:"a backend's share of requests, beside 1; repeatable"`
+	Weight   map[string]int    `group:"front" placeholder:"URL=N" help:"a backend's share, beside 1 of others; repeatable"`
 	Alias    map[string]string `group:"front" placeholder:"NAME=MODEL" help:"a further name for a model, repeatable"`
 	Fallback map[string]string `group:"front" placeholder:"MODEL=OTHER" help:"who answers while the model is down, repeatable"`
 

@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 )
 
 // binary is the real program, built once.
@@ -122,29 +124,37 @@ func TestCommandLine(t *testing.T) {
 		code int
 		want []string
 	}{
-		"version":         {[]string{"--version"}, "", 0, []string{"vllm-gateway "}},
-		"help":            {[]string{"--help"}, "", 0, []string{"--backend", ":9000", "VLLM_GATEWAY_LISTEN", "http://127.0.0.1:8000"}},
-		"mistyped flag":   {[]string{"--bakend", "x"}, "", 2, []string{"unknown flag --bakend", `"--backend"`}},
-		"negative delay":  {[]string{"--drain-delay=-1s"}, "", 2, []string{"--drain-delay", "negative"}},
-		"bad duration":    {[]string{"--drain-timeout", "soon"}, "", 2, []string{"--drain-timeout", "soon"}},
-		"bad size":        {[]string{"--max-body", "3x"}, "", 2, []string{"--max-body", "32MiB"}},
-		"bad size in env": {nil, "VLLM_GATEWAY_MAX_BODY=lots", 2, []string{"lots"}},
-		"bad log level":   {[]string{"--log-level", "loud"}, "", 2, []string{"--log-level", "debug", "loud"}},
-		"key alone":       {[]string{"--tls-key", "main.go"}, "", 2, []string{"--tls-cert and --tls-key"}},
-		"no such file":    {[]string{"--tls-key", "nowhere.pem", "--tls-cert", "main.go"}, "", 2, []string{"--tls-key", "nowhere.pem"}},
+		"version":          {[]string{"--version"}, "", 0, []string{"vllm-gateway "}},
+		"help":             {[]string{"--help"}, "", 0, []string{"--backend", ":9000", "VLLM_GATEWAY_", "http://127.0.0.1:8000"}},
+		"mistyped flag":    {[]string{"--bakend", "x"}, "", 2, []string{"unknown flag --bakend", `"--backend"`}},
+		"negative delay":   {[]string{"--drain-delay=-1s"}, "", 2, []string{"--drain-delay", "negative"}},
+		"bad duration":     {[]string{"--drain-timeout", "soon"}, "", 2, []string{"--drain-timeout", "soon"}},
+		"bad size":         {[]string{"--max-body", "3x"}, "", 2, []string{"--max-body", "32MiB"}},
+		"bad size in env":  {nil, "VLLM_GATEWAY_MAX_BODY=lots", 2, []string{"vllm-gateway: VLLM_GATEWAY_MAX_BODY: size \"lots\": write"}},
+		"no value":         {[]string{"--listen", "--backend", "http://a"}, "", 2, []string{"vllm-gateway: --listen: its value is missing; write --listen=ADDR\n"}},
+		"cap by env":       {nil, "VLLM_GATEWAY_MAX_IN_FLIGHT=-1", 2, []string{"vllm-gateway: VLLM_GATEWAY_MAX_IN_FLIGHT: requests in flight: must not be negative\n"}},
+		"address by env":   {nil, "VLLM_GATEWAY_LISTEN=9000", 2, []string{"vllm-gateway: VLLM_GATEWAY_LISTEN: \"9000\" is no address to listen on; write host:port"}},
+		"half of TLS env":  {nil, "VLLM_GATEWAY_TLS_KEY=main.go", 2, []string{"vllm-gateway: --tls-cert and VLLM_GATEWAY_TLS_KEY go together: give both or none\n"}},
+		"unset TLS":        {nil, "VLLM_GATEWAY_TLS_KEY=", 2, []string{"vllm-gateway: VLLM_GATEWAY_TLS_KEY: it is empty; name a file, or leave it out\n"}},
+		"port by env":      {nil, "VLLM_GATEWAY_LISTEN=" + taken.Addr().String(), 1, []string{"the port is taken; stop what has it, or choose another with VLLM_GATEWAY_LISTEN\n"}},
+		"no such machine":  {[]string{"--listen", "203.0.113.1:9000"}, "", 1, []string{"cannot listen on 203.0.113.1:9000: this machine has no such address; choose another with --listen"}},
+		"no file to check": {[]string{"check-config"}, "", 2, []string{"vllm-gateway: there is something missing: vllm-gateway check-config FILE\n"}},
+		"bad log level":    {[]string{"--log-level", "loud"}, "", 2, []string{"--log-level", "debug", "loud"}},
+		"key alone":        {[]string{"--tls-key", "main.go"}, "", 2, []string{"--tls-cert and --tls-key"}},
+		"no such file":     {[]string{"--tls-key", "nowhere.pem", "--tls-cert", "main.go"}, "", 2, []string{"--tls-key", "nowhere.pem"}},
 		"all bad backends": {[]string{"--backend", "localhost:8000", "--backend", "http://a/v1", "--backend", "http://u:p@b", "--backend", "ftp://c"}, "", 2,
 			[]string{`"localhost:8000"`, "http://host:port", `"http://a/v1"`, "not a path", "password", `"ftp"`}},
 		"impossible port":    {[]string{"--backend", "http://a:99999"}, "", 2, []string{"99999", "65535"}},
-		"no address":         {[]string{"--listen", ""}, "", 1, []string{"no address to listen on", "--listen"}},
+		"no address":         {[]string{"--listen", ""}, "", 2, []string{"no address to listen on", "--listen"}},
 		"backend twice":      {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
 		"port taken":         {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
 		"no such host":       {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
 		"open profiles":      {[]string{"--pprof", "0.0.0.0:6060"}, "", 2, []string{"--pprof 0.0.0.0:6060", "must be a loopback address such as 127.0.0.1:6060"}},
-		"profiles by env":    {nil, "VLLM_GATEWAY_PPROF=:6060", 2, []string{"--pprof :6060", "127.0.0.1:6060"}},
+		"profiles by env":    {nil, "VLLM_GATEWAY_PPROF=:6060", 2, []string{"VLLM_GATEWAY_PPROF :6060", "127.0.0.1:6060"}},
 		"profiles' port":     {[]string{"--listen", "127.0.0.1:0", "--pprof", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "--pprof"}},
 		"metrics' port":      {[]string{"--listen", "127.0.0.1:0", "--metrics-listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "choose another with --metrics-listen"}},
 		"metrics on all":     {[]string{"--metrics-listen", ":9000"}, "", 2, []string{"--metrics-listen: :9000 is the address of everything else"}},
-		"no such file of it": {nil, "VLLM_GATEWAY_CONFIG=nowhere.yaml", 2, []string{"nowhere.yaml: there is no such file"}},
+		"no such file of it": {nil, "VLLM_GATEWAY_CONFIG=nowhere.yaml", 2, []string{"vllm-gateway: VLLM_GATEWAY_CONFIG: nowhere.yaml: there is no such file\n"}},
 		"an empty key":       {[]string{"--api-key="}, "", 2, []string{"--api-key: "}},
 		"no such policy":     {[]string{"--routing", "best"}, "", 2, []string{"--routing", "least-in-flight", "prefix", `"best"`}},
 		"weight of nobody":   {[]string{"--weight", "http://b:1=3"}, "", 2, []string{`weight of "http://b:1"`, "no such backend"}},
@@ -177,6 +187,12 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
 		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	if err := commandline.Check(program, &commandLine{}, 50); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -142,7 +142,7 @@ func TestCheckConfig(t *testing.T) {
 			t.Errorf("exit %d, %q", code, errOut)
 		}
 	}
-	if _, errOut, code := output(t, "", "--config", bad); code != 2 || errOut != "vllm-gateway: "+want {
+	if _, errOut, code := output(t, "", "--config", bad); code != 2 || errOut != "vllm-gateway: "+strings.ReplaceAll(want, "\n"+bad, "\nvllm-gateway: "+bad) {
 		t.Errorf("to serve: exit %d, %q", code, errOut)
 	}
 }
@@ -185,7 +185,7 @@ func TestKeysAreNotPrinted(t *testing.T) {
 	t.Setenv("VLLM_GATEWAY_API_KEY", "SECRET-of-more-than-sixteen,SECRET")
 	_, errOut, code := output(t, "", "--max-body", "x")
 	_, errOut2, code2 := output(t, "")
-	if code != 2 || code2 != 2 || strings.Contains(errOut+errOut2, "SECRET") || !strings.Contains(errOut2, "--api-key: key 2 has less than 16 characters") {
+	if code != 2 || code2 != 2 || strings.Contains(errOut+errOut2, "SECRET") || !strings.Contains(errOut2, "VLLM_GATEWAY_API_KEY: key 2 has less than 16 characters") {
 		t.Errorf("exit %d and %d, %s%s", code, code2, errOut, errOut2)
 	}
 	if out, _, code := output(t, "", "--help"); code != 0 || strings.Contains(out, "SECRET") {

@@ -20,7 +20,7 @@ const uvicornKeepAlive = 5 * time.Second
 
 type flags struct {
 	Listen string   `default:"127.0.0.1:8000" placeholder:"ADDR" help:"address for clients (${default})"`
-	Model  []string `default:"${model}" placeholder:"NAME" help:"its name, and more of them (TinyLlama); repeatable"`
+	Model  []string `default:"${model}" placeholder:"NAME" help:"what it serves, repeatable (TinyLlama)"`
 	APIKey []string `name:"api-key" placeholder:"KEY" help:"a key that opens /v1 (none: open); repeatable"`
 	Seed   uint64   `default:"0" placeholder:"N" help:"what is drawn by chance goes by it (${default})"`
 

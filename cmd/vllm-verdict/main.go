@@ -18,8 +18,8 @@ import (
 )
 
 type flags struct {
-	Samples    string              `arg:"" optional:"" help:"what k6 run --out json=FILE wrote (the last run in Prometheus)"`
-	Summary    string              `placeholder:"FILE" help:"what k6's --summary-export=FILE wrote (summary.json beside it)"`
+	Samples    string              `arg:"" optional:"" help:"what k6 run --out json=FILE wrote (last run in Prometheus)"`
+	Summary    string              `placeholder:"FILE" help:"what k6's --summary-export=FILE wrote (summary.json beside)"`
 	Prometheus string              `default:"http://localhost:9090" placeholder:"URL" help:"what else was measured; empty: none (${default})"`
 	Since      time.Duration       `default:"3h" placeholder:"TIME" help:"how far back to look for the last run (${default})"`
 	Out        string              `type:"path" placeholder:"FOLDER" help:"write verdict.html and verdict.json there"`

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/commandline"
 	"github.com/vllm-gateway/vllm-gateway/internal/verdict"
 )
 
@@ -235,22 +236,22 @@ func TestMistakes(t *testing.T) {
 		says string
 	}{
 		{"nothing to judge", []string{"--prometheus="}, 2, "neither samples nor a Prometheus: name a file of k6 run --out json=FILE, or set --prometheus"},
-		{"no such file", []string{"nowhere.json"}, 1, "nowhere.json: no such file"},
+		{"no such file", []string{"nowhere.json"}, 1, "nowhere.json: there is no such file"},
 		{"a folder", []string{"."}, 1, ". is a folder: name a file in it"},
 		{"an empty file", []string{empty}, 1, empty + ": k6's samples: there is none in the file: give the one that k6 run --out json=FILE wrote"},
 		{"not k6's", []string{file(t, "go.mod", "module example\n")}, 1, "give the file that k6 run --out json=FILE wrote"},
 		{"a summary for samples", []string{summary(t, "1.8.1")}, 1, "give the file that k6 run --out json=FILE wrote"},
 		{"samples for a summary", []string{"--summary", file(t, "lines.json", `{"type":"Metric"}`), samples}, 1, "give the file that k6 run --summary-export=FILE wrote"},
-		{"no such summary", []string{"--summary", "nowhere.json", samples}, 1, "nowhere.json: no such file"},
+		{"no such summary", []string{"--summary", "nowhere.json", samples}, 1, "nowhere.json: there is no such file"},
 		{"a summary without samples", []string{"--summary", "s.json"}, 2, "--summary is of samples: name the file of k6 run --out json=FILE as well"},
 		{"no URL", []string{"--prometheus", "localhost:9090", samples}, 2, `--prometheus "localhost:9090": that is no URL of a Prometheus: write it as http://localhost:9090`},
 		{"no Prometheus for the last run", []string{"--prometheus", "http://127.0.0.1:1"}, 1, "the Prometheus at http://127.0.0.1:1 cannot be reached (nothing listens there): set --prometheus to the one that k6 writes to, or name a file of k6 run --out json=FILE"},
 		{"something else there", []string{"--prometheus", dashboards.URL}, 1, "the Prometheus at " + dashboards.URL + " is none: what answers there is something else (200 OK, text/html"},
 		{"no last run", []string{"--prometheus", nothing.URL, "--since", "90m"}, 1, "the Prometheus at " + nothing.URL + " has no load test of the last 1h30m"},
 		{"no time", []string{"--since", "0s"}, 2, "--since 0s: it must be above 0, such as 3h"},
-		{"no time at all", []string{"--since", "yesterday"}, 2, "--since"},
-		{"a file for a folder", []string{"--prometheus=", "--out", notFolder, samples}, 1, "--out: mkdir " + notFolder + ": not a directory"},
-		{"a folder in a file", []string{"--prometheus=", "--out", notFolder + "/below", samples}, 1, "not a directory"},
+		{"no time at all", []string{"--since", "yesterday"}, 2, `--since: "yesterday": write a time with its unit`},
+		{"a file for a folder", []string{"--prometheus=", "--out", notFolder, samples}, 1, "--out: " + notFolder + ": there is a file where a folder should be; name a folder"},
+		{"a folder in a file", []string{"--prometheus=", "--out", notFolder + "/below", samples}, 1, "there is a file where a folder should be"},
 		{"two files", []string{samples, samples}, 2, "unexpected argument"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -313,9 +314,11 @@ func TestReplace(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	stdout, _, code := run(t, "--help")
-	if lines := strings.Count(stdout, "\n"); code != 0 || lines > 24 || strings.Contains(stdout, "($") {
-		t.Errorf("it ends with %d, after %d lines, which do not fit a screen or say nothing:\n%s", code, lines, stdout)
+	if err := commandline.Check(program, &flags{}, 24); err != nil {
+		t.Error(err)
+	}
+	if stdout, _, code := run(t, "--help"); code != 0 || !strings.Contains(stdout, "\nExamples:\n") {
+		t.Errorf("it ends with %d, %s", code, stdout)
 	}
 	if stdout, _, code := run(t, "--version"); code != 0 || !regexp.MustCompile(`^vllm-verdict \S+\n$`).MatchString(stdout) {
 		t.Errorf("--version ends with %d, %q", code, stdout)
