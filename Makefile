@@ -11,7 +11,7 @@ LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
 
-.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz test-guide clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz test-guide first-time clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -48,6 +48,8 @@ fuzz: # a minute for each parser of outside bytes; little of it to make finds sm
 	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzAlike http1/FuzzChunks http1/FuzzRequest http1/FuzzResponseHead http1/FuzzConnection openai/FuzzBody openai/FuzzEstimate openai/FuzzFormWithModel config/FuzzConfig config/FuzzCut limits/FuzzCounts limits/FuzzValidate tracing/FuzzEnvironment gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus ../bench/load/FuzzAnswer ../cmd/vllm-gateway/FuzzRequest; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t##*/}$$" -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 1s || exit 1; done
 test-guide: bin/k6 # the commands of docs/monitoring.md and docs/tuning.md, as they stand
 	go test -tags guide -count 1 -timeout 20m -v -run '^TestGuide$$' ./docs
+first-time: # how long a newcomer waits for the first panel and the first verdict: README.md; a quarter of an hour
+	@docs/first-time
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it
 	cd clients && go test -count 1 ./...
 test-rules: bin/promtool # alerts and recorded series, by Prometheus's own tool

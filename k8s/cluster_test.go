@@ -3,7 +3,6 @@
 package k8s
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -57,6 +55,11 @@ func TestCluster(t *testing.T) {
 		t.Fatalf("there must be a cluster, and none of the namespaces %s, %s, %s in it:\n%s", monitoring, serving, keyed, out)
 	}
 	t.Cleanup(func() { output("bash", "-c", remove) })
+	t.Cleanup(func() {
+		if err := terminals.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	// The way of each step is what the steps before it have left; after a failure
 	// the next ones would only say so again.
 	for _, step := range []struct {
@@ -67,12 +70,13 @@ func TestCluster(t *testing.T) {
 		{"kustomize", kustomized},
 		{"components", components},
 		{"at once", atOnce},
-		{"output of the guide", printed},
+		{"deployment verified", verified},
 		{"gateway on the host", hostGateway},
 		{"GPUs", gpus},
 		{"targets", targets},
 		{"five and five series", series},
-		{"troubleshooting of the guide", troubleshooting},
+		{"services accessed", accessed},
+		{"troubleshooting", troubleshooting},
 		{"rights", rights},
 		{"rules", rules},
 		{"Grafana", grafana},
@@ -86,6 +90,7 @@ func TestCluster(t *testing.T) {
 		{"gateways killed", gatewaysKilled},
 		{"autoscaler", scales},
 		{"delete", deleted},
+		{"the whole guide", wholeGuide},
 	} {
 		if !t.Run(step.name, step.run) {
 			t.Fatalf("stopped after %q", step.name)
@@ -105,25 +110,11 @@ func sideBySide(t *testing.T) {
 
 // --- applying ---------------------------------------------------------------
 
+// applying is where the guide applies the manifests: file by file, then at once.
+const applying = "Step 1: Deploy the monitoring stack on a cluster"
+
 func fileByFile(t *testing.T) {
-	sh(t, `
-# Deploy namespace
-kubectl apply -f k8s/namespace.yaml
-
-# Deploy Prometheus
-kubectl apply -f k8s/prometheus/rbac.yaml
-kubectl apply -f k8s/prometheus/configmap.yaml
-kubectl apply -f k8s/prometheus/deployment.yaml
-kubectl apply -f k8s/prometheus/service.yaml
-
-# Deploy Grafana
-kubectl apply -f k8s/grafana/configmap.yaml
-kubectl apply -f k8s/grafana/deployment.yaml
-kubectl apply -f k8s/grafana/service.yaml
-
-# Deploy GPU Exporter
-kubectl apply -f k8s/gpu-exporter/daemonset.yaml
-`)
+	enter(t, underHeading(t, applying)[0])
 	ready(t)
 	// The namespace goes first, and takes along what kubectl deletes next.
 	sh(t, "kubectl delete --ignore-not-found -f k8s/")
@@ -138,7 +129,7 @@ func kustomized(t *testing.T) {
 }
 
 func atOnce(t *testing.T) {
-	sh(t, "kubectl apply -f k8s/")
+	enter(t, underHeading(t, applying)[1])
 	ready(t)
 	// A second time there is nothing to do. What was written as stringData is data
 	// ever after, so kubectl takes it for changed each time.
@@ -239,82 +230,34 @@ func ready(t *testing.T) {
 
 // --- the guide --------------------------------------------------------------
 
-// printed holds what kubectl prints against the guide's expected output. A
-// ReplicaSet's hash has eight to ten characters.
-func printed(t *testing.T) {
-	pods := sh(t, "kubectl get pods -n vllm-monitoring")
-	for _, line := range []string{
-		`NAME +READY +STATUS +RESTARTS +AGE`,
-		`prometheus-[a-z0-9]{8,10}-[a-z0-9]{5} +1/1 +Running +0 +[0-9smh]+`,
-		`grafana-[a-z0-9]{8,10}-[a-z0-9]{5} +1/1 +Running +0 +[0-9smh]+`,
-		`gpu-exporter-[a-z0-9]{5} +1/1 +Running +0 +[0-9smh]+`,
-	} {
-		if !regexp.MustCompile(`(?m)^` + line + ` *$`).MatchString(pods) {
-			t.Errorf("kubectl get pods prints no line like %q:\n%s", line, pods)
+// verified: what kubectl prints is what the guide says, and nothing else.
+func verified(t *testing.T) {
+	guideSays(t, "Step 2: Verify the deployment")
+	for what, want := range map[string]int{"pods": 3, "svc": 2} {
+		if out := sh(t, "kubectl get "+what+" -n vllm-monitoring --no-headers"); *local && strings.Count(out, "\n") != want {
+			t.Errorf("the guide has %d %s:\n%s", want, what, out)
 		}
 	}
-	services := sh(t, "kubectl get svc -n vllm-monitoring")
-	for _, line := range []string{
-		`NAME +TYPE +CLUSTER-IP +EXTERNAL-IP +PORT\(S\) +AGE`,
-		`prometheus +NodePort +[0-9.]+ +<none> +9090:30090/TCP +[0-9smh]+`,
-		`grafana +NodePort +[0-9.]+ +<none> +3000:30300/TCP +[0-9smh]+`,
-	} {
-		if !regexp.MustCompile(`(?m)^` + line + ` *$`).MatchString(services) {
-			t.Errorf("kubectl get svc prints no line like %q:\n%s", line, services)
-		}
-	}
-	if n := strings.Count(services, "\n"); n != 3 {
-		t.Errorf("the guide has two services:\n%s", services)
-	}
-	t.Logf("\n%s\n%s", pods, services)
 }
 
 func troubleshooting(t *testing.T) {
 	if *local {
-		metrics := sh(t, `
-POD=$(kubectl get pod -n vllm-monitoring -l app=prometheus -o jsonpath='{.items[0].metadata.name}')
-kubectl exec -n vllm-monitoring $POD -- wget -O- http://host.docker.internal:9000/metrics
-`)
-		contains(t, "wget in the Prometheus pod", metrics, "gateway_requests_total{")
-	}
-	contains(t, "the exporter's log", sh(t, "kubectl logs -n vllm-monitoring -l app=gpu-exporter"), "gpu-exporter is up")
-	contains(t, "nvidia-smi in the exporter's pod", sh(t, `
-POD=$(kubectl get pod -n vllm-monitoring -l app=gpu-exporter -o jsonpath='{.items[0].metadata.name}')
-kubectl exec -n vllm-monitoring $POD -- nvidia-smi
-`), "NVIDIA-SMI")
-	contains(t, "gpu-exporter check in its pod", sh(t, `
-POD=$(kubectl get pod -n vllm-monitoring -l app=gpu-exporter -o jsonpath='{.items[0].metadata.name}')
-kubectl exec -n vllm-monitoring $POD -- gpu-exporter check
-`), "RTX 3090")
-	// "Access at http://localhost:…"
-	forwarded(t, "svc/prometheus 9090:9090", "19090:9090", "/-/ready")
-	forwarded(t, "svc/grafana 3000:3000", "13000:3000", "/api/health")
-	if *local {
+		guideSays(t, "Prometheus does not scrape the gateway")
 		sh(t, "curl -sf http://127.0.0.1:9000/health")
 		sh(t, "curl -sf http://127.0.0.1:8000/health")
 	}
+	guideSays(t, "GPU metrics do not appear")
 }
 
-// forwarded is the guide's port-forward, from another port of this machine, which
-// may have the guide's in use: the node is this machine.
-func forwarded(t *testing.T, guide, ports, path string) {
-	t.Helper()
-	service := strings.Fields(guide)[0]
-	cmd := exec.Command("kubectl", "port-forward", "-n", monitoring, service, ports)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+// accessed: what the guide forwards can be reached.
+func accessed(t *testing.T) {
+	for heading, url := range map[string]string{"Prometheus": "http://localhost:19090/-/ready", "Grafana": "http://localhost:13000/api/health"} {
+		guideSays(t, heading)
+		eventually(t, 20*time.Second, url, func() error {
+			_, err := get(url)
+			return err
+		})
 	}
-	defer func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	}()
-	host, _, _ := strings.Cut(ports, ":")
-	eventually(t, 20*time.Second, "kubectl port-forward "+guide, func() error {
-		_, err := get("http://localhost:" + host + path)
-		return err
-	})
 }
 
 // --- what is seen -----------------------------------------------------------
@@ -324,8 +267,7 @@ func hostGateway(t *testing.T) {
 	if !*local {
 		t.Skip("the node is not this machine")
 	}
-	start(t, "vllm-sim", "--mean-output-tokens=20")
-	start(t, "vllm-gateway", "--listen=127.0.0.1:9000")
+	guideSays(t, "Step 3: Start the vLLM gateway")
 	eventually(t, 20*time.Second, "the gateway is usable", func() error {
 		_, err := get("http://127.0.0.1:9000/health")
 		return err
@@ -750,22 +692,6 @@ func contains(t *testing.T, what, text, want string) {
 	if !strings.Contains(text, want) {
 		t.Errorf("%s has no %q:\n%s", what, want, text)
 	}
-}
-
-// start runs one of our programs until the end of the whole test.
-func start(t *testing.T, name string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(program(name), args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	root.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
 }
 
 // program is one of those in the folder of our programs.
