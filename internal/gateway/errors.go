@@ -10,6 +10,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/vllm-gateway/vllm-gateway/internal/http1"
 	"github.com/vllm-gateway/vllm-gateway/internal/limits"
 	"github.com/vllm-gateway/vllm-gateway/internal/openai"
 )
@@ -84,7 +85,7 @@ func blame(ctx context.Context, err error) error {
 // broken reports whether a connection broke, rather than brought nonsense.
 func broken(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.As(err, &op) || errors.Is(err, http1.ErrHandshake) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // plain gives an error of the transport as it may be logged. What is said of a
@@ -150,10 +151,19 @@ func verdict(err error) (how outcome, status int, message string) {
 	return backendError, http.StatusBadGateway, "The model server broke the connection before it answered."
 }
 
+// unreached reports whether a connection could not be made. Where that took too long,
+// net says so in two ways, by chance: one of them is a [context.DeadlineExceeded], as
+// of an answer that does not come.
+func unreached(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial"
+}
+
 // causeOf names a backend's failure; "" for what is not the backend's.
 func causeOf(err error) string {
-	var dial *net.OpError
 	switch {
+	case unreached(err), errors.Is(err, http1.ErrHandshake):
+		return causeConnect
 	case errors.Is(err, errFirstByte), errors.Is(err, errSilent), errors.Is(err, context.DeadlineExceeded):
 		return causeTimeout
 	case errors.Is(err, errCut):
@@ -162,8 +172,6 @@ func causeOf(err error) string {
 		return causeStatus
 	case errors.Is(err, errGone), errors.Is(err, errStalled), errors.Is(err, errDraining):
 		return ""
-	case errors.As(err, &dial) && dial.Op == "dial":
-		return causeConnect
 	}
 	return causeReset
 }

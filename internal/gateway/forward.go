@@ -242,7 +242,7 @@ func (g *Gateway) note(b *backend, err error) {
 		return
 	}
 	g.metrics.upstreamErrors.WithLabelValues(b.name, cause).Inc()
-	if cause == causeConnect {
+	if unreached(err) { // a handshake is vLLM's own to make, and may be slow for its sake
 		g.setDown(b, err)
 	}
 }

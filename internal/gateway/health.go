@@ -50,7 +50,7 @@ func (g *Gateway) probe(ctx context.Context, b *backend) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && !unreached(err):
 		g.slow(b)
 		return nil
 	case err != nil:

@@ -55,9 +55,13 @@ func malformed(what string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(what, args...))
 }
 
+// ErrHandshake: there is a connection, and TLS cannot be spoken on it, or not within
+// HandshakeTimeout; nothing of the request has been sent. It wraps the reason.
+var ErrHandshake = errors.New("no TLS")
+
 // RoundTrip is http.RoundTripper's. Errors are those of connecting (*net.OpError with
-// Op "dial"), of a connection that broke (io.EOF: before the answer; io.ErrUnexpectedEOF;
-// *net.OpError), the context's, and ErrMalformed.
+// Op "dial"; ErrHandshake), of a connection that broke (io.EOF: before the answer;
+// io.ErrUnexpectedEOF; *net.OpError), the context's, and ErrMalformed.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	trace := httptrace.ContextClientTrace(ctx)
@@ -175,14 +179,18 @@ func (c *Client) dial(ctx context.Context, addr string, to *url.URL) (net.Conn, 
 		cfg.ServerName = to.Hostname()
 	}
 	secure := tls.Client(conn, cfg)
+	limited := ctx
 	if c.HandshakeTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.HandshakeTimeout)
+		limited, cancel = context.WithTimeout(ctx, c.HandshakeTimeout)
 		defer cancel()
 	}
-	if err := secure.HandshakeContext(ctx); err != nil {
+	if err := secure.HandshakeContext(limited); err != nil {
 		conn.Close()
-		return nil, err
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
 	return secure, nil
 }
