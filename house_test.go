@@ -3,7 +3,11 @@ package house
 
 import (
 	"debug/elf"
+	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +75,45 @@ func TestWalls(t *testing.T) {
 			}
 		}
 	}
+}
+
+// docs/design.md has a line for each library that a go.mod names, with its licence.
+func TestLibrariesAreListed(t *testing.T) {
+	doc, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, listed, ok := strings.Cut(string(doc), "## Libraries")
+	mods, _ := filepath.Glob("*/go.mod")
+	if !ok || len(mods) < 3 {
+		t.Fatalf("no list of libraries, or no modules but %v", mods)
+	}
+	for _, mod := range append(mods, "go.mod") {
+		text, err := os.ReadFile(mod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range regexp.MustCompile(`(?m)^(?:\t|require )([^\s(]+) v\S+$`).FindAllStringSubmatch(string(text), -1) {
+			if name := line[1]; !strings.HasPrefix(name+"/", module) && !isListed(listed, name) {
+				t.Errorf("%s needs %s, of which docs/design.md says nothing", mod, name)
+			}
+		}
+	}
+}
+
+// isListed reports whether a list has a module, or the family that it is of: a part of
+// its path, down to what is somebody's alone.
+func isListed(list, name string) bool {
+	shortest := 2 // go.opentelemetry.io/otel
+	if strings.HasPrefix(name, "github.com/") {
+		shortest = 3
+	}
+	for ; strings.Count(name, "/") >= shortest-1; name = path.Dir(name) {
+		if regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\b`).MatchString(list) {
+			return true
+		}
+	}
+	return false
 }
 
 // What must never be linked into the gateway, by whatever way.
