@@ -46,8 +46,8 @@ soak: # all that goes wrong, for MINUTES=3
 	SOAK_MINUTES=$(MINUTES) go test -tags reliability -count 1 -timeout 0 -v -run '^TestSoak$$' ./reliability
 fuzz: # a minute for each parser of outside bytes; little of it to make finds smaller, which may else take most
 	@for t in openai/FuzzPeek openai/FuzzEvents openai/FuzzAlike http1/FuzzChunks http1/FuzzRequest http1/FuzzResponseHead http1/FuzzConnection openai/FuzzBody openai/FuzzEstimate openai/FuzzFormWithModel config/FuzzConfig config/FuzzCut limits/FuzzCounts limits/FuzzValidate tracing/FuzzEnvironment gateway/FuzzFind gateway/FuzzSource gpu/FuzzRows vllmsim/FuzzBody vllmsim/FuzzResponsesAndMessagesBody verdict/FuzzK6 verdict/FuzzPrometheus ../bench/load/FuzzAnswer ../cmd/vllm-gateway/FuzzRequest; do go test ./internal/$${t%/*} -run '^$$' -fuzz "^$${t##*/}$$" -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 1s || exit 1; done
-test-guide: bin/k6 # the commands of docs/monitoring.md and docs/tuning.md, as they stand
-	go test -tags guide -count 1 -timeout 20m -v -run '^TestGuide$$' ./docs
+test-guide: bin/k6 # the commands of README.md, docs/monitoring.md and docs/tuning.md, as they stand
+	go test -tags guide -count 1 -timeout 30m -v -run '^Test(Guide|Readme)$$' ./docs
 first-time: # how long a newcomer waits for the first panel and the first verdict: README.md; a quarter of an hour
 	@docs/first-time
 clients: # real OpenAI clients, through the gateway; VLLM_URL=http://… puts a real vLLM behind it

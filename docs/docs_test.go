@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -93,10 +94,19 @@ func TestGuideCanBeRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := parse("README.md", string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks = append(blocks, readme...)
 	count := map[Place]int{}
 	for _, b := range blocks {
 		count[b.Place]++
-		if b.Terminal != "" && b.Place == Here && b.Prints == "" {
+		if b.Terminal != "" && b.Prints == "" {
 			t.Errorf("%v goes on, and the guide does not say what it prints when it has begun", b)
 		}
 		if strings.Contains(b.Script, "NAMESPACE") || strings.Contains(b.Script, "…\n") && b.Place != Elsewhere && !strings.Contains(b.Script, "<<END") {

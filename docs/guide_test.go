@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,16 +21,44 @@ var ports = []string{"3000", "8000", "8001", "8002", "9000", "9001", "9090", "98
 // TestGuide does what the guide says, from top to bottom, in a copy of the repository:
 // every command that needs neither a cluster nor a machine that is not everywhere.
 func TestGuide(t *testing.T) {
+	blocks, err := Blocks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow(t, begin(t), blocks)
+}
+
+// TestReadme does what the README says, which has the servers that are named there.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := parse("README.md", string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A suite within a suite says nothing: CI begins with it.
+	blocks = slices.DeleteFunc(blocks, func(b Block) bool { return b.Script == "make test\n" })
+	terminals := begin(t)
+	for _, port := range []string{"8001", "8002"} {
+		_, err := terminals.Run(t.Context(), Block{File: "a server", Terminal: port, Script: "make commands\nbin/vllm-sim --listen 127.0.0.1:" + port, Prints: "… is up…"})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	follow(t, terminals, blocks)
+}
+
+// begin is where a reader begins, with nothing running.
+func begin(t *testing.T) *Terminals {
+	t.Helper()
 	for _, port := range ports {
 		l, err := net.Listen("tcp", ":"+port)
 		if err != nil {
 			t.Fatalf("the guide's port %s must be free: %v; on Linux: unshare -rn bash -c 'ip link set lo up; make test-guide'", port, err)
 		}
 		l.Close()
-	}
-	blocks, err := Blocks()
-	if err != nil {
-		t.Fatal(err)
 	}
 	terminals := &Terminals{Dir: repository(t)}
 	terminals.Env = append(os.Environ(),
@@ -43,6 +72,12 @@ func TestGuide(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return terminals
+}
+
+// follow types what is said, and tells how much of it that was.
+func follow(t *testing.T, terminals *Terminals, blocks []Block) {
+	t.Helper()
 	count := map[Place]int{}
 	for _, b := range blocks {
 		count[b.Place]++

@@ -20,7 +20,9 @@ var (
 
 // elsewhere puts the guide's port-forwards on other ports of this machine, which is the
 // node: its own have them already.
-var elsewhere = strings.NewReplacer(" 9090:9090", " 19090:9090", " 3000:3000", " 13000:3000")
+var elsewhere = strings.NewReplacer(
+	" 9090:9090", " 19090:9090", "127.0.0.1:9090 ", "127.0.0.1:19090 ",
+	" 3000:3000", " 13000:3000", "127.0.0.1:3000 ", "127.0.0.1:13000 ")
 
 // underHeading are the commands for a cluster under one heading of the guide.
 func underHeading(t *testing.T, heading string) []docs.Block {
@@ -45,7 +47,7 @@ func underHeading(t *testing.T, heading string) []docs.Block {
 func enter(t *testing.T, b docs.Block) string {
 	t.Helper()
 	typed[b] = true
-	b.Script = elsewhere.Replace(b.Script)
+	b.Script, b.Prints = elsewhere.Replace(b.Script), elsewhere.Replace(b.Prints)
 	limit := 3 * time.Minute
 	if b.Terminal != "" {
 		limit = 20 * time.Second
