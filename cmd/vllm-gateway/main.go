@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -141,33 +142,36 @@ func serve(typed *commandline.Line, f flags) {
 	s.warn(log)
 	cfg := s.config(log)
 	defer startTracing(typed, &cfg)()
-	g, err := gateway.New(cfg)
-	if err != nil {
-		typed.Exit(commandline.Usage, err)
-	}
 	server := daemon.Server{
 		Name:         name,
 		Listen:       s.Listen,
 		ListenFlag:   s.where("Listen", "--listen"),
-		Handler:      g,
 		TLSCert:      s.TLSCert,
 		TLSKey:       s.TLSKey,
 		PeerTimeout:  s.StreamIdleTimeout,
-		Leave:        g.Leave,
 		DrainDelay:   s.DrainDelay,
 		DrainTimeout: s.DrainTimeout,
-		Drain:        g.Drain,
 		Log:          log,
 		About:        []any{"backends", s.Backend},
 	}
-	if err := run(server, s, g, files, ask, log); err != nil {
+	// Before the gateway begins to look for its backends, and to log what it finds.
+	l, err := server.Open(context.Background())
+	if err != nil {
+		typed.Exit(commandline.Failed, err)
+	}
+	g, err := gateway.New(cfg)
+	if err != nil {
+		typed.Exit(commandline.Usage, err)
+	}
+	server.Handler, server.Leave, server.Drain = g, g.Leave, g.Drain
+	if err := run(server, l, s, g, files, ask, log); err != nil {
 		typed.Exit(commandline.Failed, err)
 	}
 }
 
 // run serves on all ports, and takes changes of the configuration, until the process
 // is told to stop.
-func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Files, ask <-chan os.Signal, log *slog.Logger) error {
+func run(server daemon.Server, l net.Listener, s *settings, g *gateway.Gateway, files *daemon.Files, ask <-chan os.Signal, log *slog.Logger) error {
 	stop, forget := daemon.Signalled(context.Background())
 	defer forget()
 	// Profiles and metrics are served to the end of the drain.
@@ -184,10 +188,6 @@ func run(server daemon.Server, s *settings, g *gateway.Gateway, files *daemon.Fi
 			return err
 		}
 		log.Info("metrics are served", "address", "http://"+at.String()+"/metrics")
-	}
-	l, err := server.Open(stop)
-	if err != nil {
-		return err
 	}
 	if s.Config != "" {
 		// To read a file takes more memory than what is in it: 4 MB for a thousand keys,

@@ -147,7 +147,7 @@ func TestCommandLine(t *testing.T) {
 		"impossible port":    {[]string{"--backend", "http://a:99999"}, "", 2, []string{"99999", "65535"}},
 		"no address":         {[]string{"--listen", ""}, "", 2, []string{"no address to listen on", "--listen"}},
 		"backend twice":      {[]string{"--backend", "http://a:80", "--backend", "http://a"}, "", 2, []string{"named twice"}},
-		"port taken":         {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"cannot listen on " + taken.Addr().String(), "the port is taken", "--listen"}},
+		"port taken":         {[]string{"--listen", taken.Addr().String()}, "", 1, []string{"vllm-gateway: cannot listen on " + taken.Addr().String() + ": the port is taken; stop what has it, or choose another with --listen\n"}},
 		"no such host":       {nil, "VLLM_GATEWAY_LISTEN=256.0.0.1:1", 1, []string{"cannot listen on 256.0.0.1:1"}},
 		"open profiles":      {[]string{"--pprof", "0.0.0.0:6060"}, "", 2, []string{"--pprof 0.0.0.0:6060", "must be a loopback address such as 127.0.0.1:6060"}},
 		"profiles by env":    {nil, "VLLM_GATEWAY_PPROF=:6060", 2, []string{"VLLM_GATEWAY_PPROF :6060", "127.0.0.1:6060"}},
@@ -186,6 +186,9 @@ func TestCommandLine(t *testing.T) {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
+		}
+		if code == 2 && !strings.HasPrefix(string(out), "vllm-gateway: ") {
+			t.Errorf("%s: the first line is not of the mistake:\n%s", name, out)
 		}
 	}
 }
