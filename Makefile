@@ -10,6 +10,9 @@ LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Each module is built by its own go.mod; go.work is for people and editors.
 export GOWORK = off
+ifeq ($(shell command -v go 2>/dev/null),)
+$(error there is no go on this machine: install Go 1.26 or newer (https://go.dev/dl), or put it on PATH)
+endif
 
 .PHONY: up test bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz test-guide first-time clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
