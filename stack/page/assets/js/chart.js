@@ -2,7 +2,7 @@
 // step, zooming, marks, and reading by keyboard. uPlot draws.
 /* global uPlot */
 import { alpha, css } from './colors.js';
-import { clock, moment, timeTicks } from './time.js';
+import { clock, moment, timeSteps, timeTicks } from './time.js';
 import * as tooltip from './tooltip.js';
 
 export const font = (size = 11) => `${size}px ${css('font') || 'sans-serif'}`;
@@ -72,7 +72,7 @@ export class Chart {
       focus: { alpha: 1 },
       scales: { x: { range: () => [this.env.window.min, this.env.window.max] }, ...scales },
       axes: [{
-        stroke: muted, font: font(), size: 20, gap: 5, space: 70,
+        stroke: muted, font: font(), size: 20, gap: 5, space: 70, incrs: timeSteps,
         grid: { stroke: css('grid'), width: 1 }, ticks: { show: false },
         values: (u, ticks, i, space, increment) => timeTicks(ticks, increment).map((text, n) => (fits(u, ticks[n], text) ? text : null)),
       }, ...axes],

@@ -42,6 +42,13 @@ export function moment(ms, now = Date.now()) {
   return (day(ms) === day(now) ? '' : day(ms) + ' ') + clock(ms);
 }
 
+// The time axis goes by one of these, in seconds. None is far from the next: between one
+// minute and five an axis of seven would have a single label.
+export const timeSteps = [
+  1, 2, 5, 10, 15, 30, ...[1, 2, 5, 10, 15, 30].map((m) => m * 60), ...[1, 2, 3, 6, 12].map((h) => h * 3600),
+  ...[1, 2, 5, 10, 15, 30, 60, 120, 180, 365].map((d) => d * 86400),
+];
+
 // Labels of the time axis: no more of a time than tells it from the next.
 export function timeTicks(ticks, increment) {
   let before = null;
