@@ -14,7 +14,7 @@ ifeq ($(shell command -v go 2>/dev/null),)
 $(error there is no go on this machine: install Go 1.26 or newer (https://go.dev/dl), or put it on PATH)
 endif
 
-.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz test-guide first-time clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz clients test-rules test-dashboard test-browser screenshots k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -32,8 +32,8 @@ commands: # gateway, GPU exporter and simulator alone
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 lint:
-	go run $(LINT) -tags k6,vllm,reliability,guide ./...
-	cd stack && go run $(LINT) -tags browser,routing ./...
+	go run $(LINT) -tags k6,vllm,reliability ./...
+	cd stack && go run $(LINT) -tags browser,routing,screenshots ./...
 	cd k8s && go run $(LINT) -tags cluster . ./testdata/*/
 race:
 	go test -race ./...
@@ -64,6 +64,8 @@ test-dashboard: k6 # the dashboard by Grafana's types; k6's names as k6 writes t
 test-browser: # the page, and the stack with its demo load, in a real Chromium
 	node --test --test-reporter dot stack/page/assets-tests/*.test.mjs
 	cd stack && go test -trimpath -tags browser -count 1 ./page && go test -trimpath -tags browser -count 1 -run Browser .
+screenshots: commands k6 # the pictures in docs/, of a real baseline, in Chromium: eight minutes; TIME_SCALE=0.1 to try it out, into results/screenshots
+	cd stack && K6=$(CURDIR)/bin/k6 go test -trimpath -tags screenshots -count 1 -timeout 20m -v -run TestScreenshots .
 
 bench: bench-build # the gateway beside nginx, haproxy and ReverseProxy: docs/performance.md; half an hour; ROUNDS=5, ARGS='-only W1b,W3 -targets nginx,gateway'
 	bin/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(ARGS)
