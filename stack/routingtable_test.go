@@ -3,16 +3,11 @@
 package main
 
 import (
-	"flag"
 	"fmt"
-	"math"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 )
-
-var updateRouting = flag.Bool("update", false, "write the table into docs/routing.md")
 
 const (
 	routingDoc = "../docs/routing.md"
@@ -48,50 +43,5 @@ func TestRoutingTable(t *testing.T) {
 			fmt.Fprintf(&b, "| %s | %s | %.0f %% | %d ms | %d ms | %.1f | %.1f | %.0f |\n", w.name, p.name, 100*r.hits, r.p50.Milliseconds(), r.p95.Milliseconds(), r.requests, r.busy, float64(r.done)/s.measured)
 		}
 	}
-	fmt.Print(b.String())
-	text, err := os.ReadFile(routingDoc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, ok := strings.Cut(string(text), tableBegin)
-	table, after, ok2 := strings.Cut(rest, tableEnd)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no %q … %q", routingDoc, tableBegin, tableEnd)
-	}
-	if *updateRouting {
-		if err := os.WriteFile(routingDoc, []byte(before+tableBegin+b.String()+tableEnd+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	said, measured := strings.Split(table, "\n"), strings.Split(b.String(), "\n")
-	if len(said) != len(measured) {
-		t.Fatalf("%s has %d rows, want %d", routingDoc, len(said), len(measured))
-	}
-	for i := range said {
-		if !alike(said[i], measured[i]) {
-			t.Errorf("%s says\n%s\nmeasured\n%s\nmake routing ARGS=-update writes it", routingDoc, said[i], measured[i])
-		}
-	}
-}
-
-// alike compares rows: words must be the same, numbers so but for a tenth, or 2.
-func alike(a, b string) bool {
-	x, y := strings.Fields(a), strings.Fields(b)
-	if len(x) != len(y) {
-		return false
-	}
-	for i := range x {
-		var m, n float64
-		_, err := fmt.Sscan(x[i], &m)
-		_, err2 := fmt.Sscan(y[i], &n)
-		if err != nil || err2 != nil {
-			if x[i] != y[i] {
-				return false
-			}
-		} else if math.Abs(m-n) > max(2, 0.1*max(m, n)) {
-			return false
-		}
-	}
-	return true
+	document(t, routingDoc, tableBegin, tableEnd, "routing", b.String())
 }

@@ -1,0 +1,346 @@
+//go:build tuning
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/textparse"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/vllm-gateway/vllm-gateway/internal/gateway"
+	"github.com/vllm-gateway/vllm-gateway/internal/memnet"
+	"github.com/vllm-gateway/vllm-gateway/internal/vllmsim"
+)
+
+// longModel is a further name of the simulator's model, so that the dashboard's model
+// filter tells long prompts from short ones.
+const longModel = "long-prompts"
+
+// users each ask, read the stream, and sleep for a second.
+type users struct {
+	n         int
+	model     string // "" is the simulator's own
+	maxTokens int    // of an answer
+	exact     bool   // answers have all of them: ignore_eos
+	prompt    int    // tokens of a prompt that nobody has sent before; 0: a short question
+}
+
+// guides are the users of the monitoring guide.
+func guides(n int) []users { return []users{{n: n, maxTokens: 50}} }
+
+// tuned is a gateway before one engine: real HTTP in memory, in virtual time.
+type tuned struct {
+	t       *testing.T
+	net     memnet.Net
+	client  *http.Client
+	scrapes []reading
+}
+
+// reading is what one of the three exporters said at a time.
+type reading struct {
+	at            time.Time
+	job, instance string
+	text          []byte
+}
+
+// scrapeEvery is as in monitor and k8s.
+const scrapeEvery = 5 * time.Second
+
+// inTuned runs a test in a bubble, and gives what was scraped meanwhile.
+func inTuned(t *testing.T, engine vllmsim.Config, maxInFlight int, test func(*tuned)) *shelf {
+	t.Helper()
+	u := &tuned{t: t}
+	synctest.Test(t, func(t *testing.T) {
+		transport := &http.Transport{DialContext: u.net.Dial, MaxIdleConnsPerHost: 10_000, DisableCompression: true}
+		u.client = &http.Client{Transport: transport}
+		engine.Models = []string{vllmsim.DefaultModel, longModel}
+		sim, err := vllmsim.New(engine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := gateway.New(gateway.Config{
+			Backends: []string{"http://vllm:8000"}, MaxInFlight: maxInFlight, MaxWaiting: 1000,
+			FirstByteTimeout: time.Hour, StreamIdleTimeout: time.Hour, MaxBody: 1 << 20,
+			Version: "test", Log: slog.New(slog.DiscardHandler), Dial: u.net.Dial,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var servers []*http.Server
+		for addr, h := range map[string]http.Handler{"vllm:8000": sim, "gateway:9000": g, "gpu:9835": sim.GPUs()} {
+			l, err := u.net.Listen(addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := &http.Server{Handler: h}
+			servers = append(servers, srv)
+			go srv.Serve(l)
+		}
+		synctest.Wait() // the first probe is through
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			u.scrapeUntil(stop)
+		}()
+		test(u)
+		close(stop)
+		<-stopped
+		transport.CloseIdleConnections()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		g.Drain(ctx)
+		sim.Close()
+		for _, srv := range servers {
+			srv.Close()
+		}
+	})
+	return newShelf(t, u.scrapes)
+}
+
+func (u *tuned) scrapeUntil(stop <-chan struct{}) {
+	tick := time.NewTicker(scrapeEvery)
+	defer tick.Stop()
+	for {
+		at := time.Now()
+		for _, s := range []reading{{job: "vllm-gateway", instance: "gateway:9000"}, {job: "vllm", instance: "vllm:8000"}, {job: "gpu-exporter", instance: "gpu:9835"}} {
+			res, err := u.client.Get("http://" + s.instance + "/metrics")
+			if err != nil {
+				u.t.Error(err)
+				return
+			}
+			s.at = at
+			s.text, err = io.ReadAll(res.Body)
+			res.Body.Close()
+			if err != nil {
+				u.t.Error(err)
+				return
+			}
+			u.scrapes = append(u.scrapes, s)
+		}
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// closedLoop has users at work until warm and span are over, and gives the window of
+// the latter. Whoever is in the middle of an answer then reads it to its end.
+func (u *tuned) closedLoop(who []users, warm, span time.Duration) window {
+	began := time.Now()
+	var all sync.WaitGroup
+	for kind, w := range who {
+		for i := range w.n {
+			all.Go(func() {
+				from := rand.New(rand.NewPCG(uint64(kind), uint64(i)))
+				for turn := 0; time.Since(began) < warm+span; turn++ {
+					u.send(w, from, i+turn)
+					time.Sleep(time.Second)
+				}
+			})
+		}
+	}
+	all.Wait()
+	return window{end: began.Add(warm + span), span: span}
+}
+
+var shortQuestions = []string{
+	"Write a short poem about the sea.",
+	"What is the capital of France?",
+	"Explain how a bicycle stays upright.",
+	"Give me three ideas for dinner tonight.",
+	"Summarize the plot of a famous novel in two sentences.",
+	"How does a large language model generate text?",
+}
+
+// send is one request. It gives the time to the first token: the gateway sends nothing
+// before.
+func (u *tuned) send(w users, from *rand.Rand, turn int) time.Duration {
+	prompt := shortQuestions[turn%len(shortQuestions)]
+	if w.prompt > 0 {
+		prompt = textOf(from, w.prompt)
+	}
+	model := w.model
+	if model == "" {
+		model = vllmsim.DefaultModel
+	}
+	began := time.Now()
+	res, err := u.client.Post("http://gateway:9000/v1/chat/completions", "application/json", strings.NewReader(fmt.Sprintf(
+		`{"model":%q,"messages":[{"role":"user","content":%q}],"max_tokens":%d,"ignore_eos":%t,"stream":true}`, model, prompt, w.maxTokens, w.exact)))
+	if err != nil {
+		u.t.Error(err)
+		return math.MaxInt64
+	}
+	defer res.Body.Close()
+	first := time.Since(began)
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK || !bytes.HasSuffix(text, []byte("data: [DONE]\n\n")) {
+		u.t.Errorf("%d %v %.200s", res.StatusCode, err, text)
+	}
+	return first
+}
+
+// shelf is a Prometheus's store with its query engine.
+type shelf struct {
+	t         *testing.T
+	db        *tsdb.DB
+	engine    *promql.Engine
+	dashboard dashboard
+}
+
+func newShelf(t *testing.T, scrapes []reading) *shelf {
+	t.Helper()
+	opts := tsdb.DefaultOptions()
+	opts.RetentionDuration = 0 // a bubble's time is long ago
+	opts.WALSegmentSize = -1   // in memory alone
+	db, err := tsdb.Open(t.TempDir(), slog.New(slog.DiscardHandler), nil, opts, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	s := &shelf{t: t, db: db, dashboard: readDashboard(t), engine: promql.NewEngine(promql.EngineOpts{
+		MaxSamples: 10_000_000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{}),
+	})}
+	for _, c := range scrapes {
+		s.put(c)
+	}
+	return s
+}
+
+func (s *shelf) put(c reading) {
+	s.t.Helper()
+	a := s.db.Appender(s.t.Context())
+	p := textparse.NewPromParser(c.text, labels.NewSymbolTable(), false)
+	for {
+		entry, err := p.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if entry != textparse.EntrySeries {
+			continue
+		}
+		var l labels.Labels
+		p.Labels(&l)
+		_, _, v := p.Series()
+		b := labels.NewBuilder(l)
+		b.Set("job", c.job)
+		b.Set("instance", c.instance)
+		if _, err := a.Append(0, b.Labels(), c.at.UnixMilli(), v); err != nil {
+			s.t.Fatalf("%s: %v", l, err)
+		}
+	}
+	if err := a.Commit(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// window is what of a run a panel shows.
+type window struct {
+	end   time.Time
+	span  time.Duration
+	model string // the dashboard's filter; "" is all
+}
+
+// The ways to one number from what a panel draws over a window.
+const (
+	asRate    = "%s"                         // its rates are taken over the whole window
+	meanOf    = "avg_over_time((%s)[%s:5s])" // of a gauge's samples
+	highestOf = "max_over_time((%s)[%s:5s])" // of them
+)
+
+// panel asks what the panel's nth query shows, in one number.
+func (s *shelf) panel(w window, way, title string, nth int) float64 {
+	s.t.Helper()
+	var exprs []string
+	for _, p := range s.dashboard.Panels {
+		for _, p := range append(p.Panels, p) {
+			if p.Title == title {
+				for _, q := range p.Targets {
+					exprs = append(exprs, q.Expr)
+				}
+			}
+		}
+	}
+	if nth >= len(exprs) {
+		s.t.Fatalf("the dashboard has no panel %q with %d queries", title, nth+1)
+	}
+	span, model := fmt.Sprintf("%ds", int(w.span.Seconds())), w.model
+	if model == "" {
+		model = ".*"
+	}
+	expr := strings.NewReplacer("$__rate_interval", span, "[5m]", "["+span+"]", `"$model"`, `"`+model+`"`, `"$backend"`, `".*"`).Replace(exprs[nth])
+	if way != asRate {
+		expr = fmt.Sprintf(way, expr, span)
+	}
+	q, err := s.engine.NewInstantQuery(s.t.Context(), s.db, nil, expr, w.end)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer q.Close()
+	v, err := q.Exec(s.t.Context()).Vector()
+	if err != nil {
+		s.t.Fatalf("%s: %v", expr, err)
+	}
+	if len(v) == 0 {
+		return math.NaN()
+	}
+	// Of two cards the first: the second is only shown.
+	return slices.MaxFunc(v, func(a, b promql.Sample) int { return strings.Compare(b.Metric.Get("gpu"), a.Metric.Get("gpu")) }).F
+}
+
+// shown is what the panels show of a window. Times are in seconds.
+type shown struct {
+	rps, requests              float64
+	ttft50, ttft95, ttft       float64 // ttft: the mean
+	speed5, speed50, speed     float64 // tokens a second within a stream
+	tokens                     float64 // a second, of all streams
+	queue                      float64
+	line, lineWait             float64 // in the gateway: requests, p95 of the time
+	running, waiting           float64 // in the engine
+	preempted                  float64 // a second
+	cache                      float64 // share, the highest
+	duty, memory               float64 // percent, bytes
+	gap50, gap95, gap99        float64 // between tokens
+	engineTTFT, engineQueueing float64 // means, as the engine tells them
+}
+
+func (s *shelf) show(w window) shown {
+	s.t.Helper()
+	ask := func(way, title string, nth int) float64 { s.t.Helper(); return s.panel(w, way, title, nth) }
+	return shown{
+		rps:    ask(asRate, "Requests per Second", 0),
+		ttft50: ask(asRate, "Time to First Token (TTFT)", 0), ttft95: ask(asRate, "Time to First Token (TTFT)", 1), ttft: ask(asRate, "Average TTFT (5 min)", 0),
+		speed5: ask(asRate, "Tokens per Second", 0), speed50: ask(asRate, "Tokens per Second", 1), speed: ask(asRate, "Average Throughput (5 min)", 0),
+		tokens: ask(asRate, "Tokens In and Out", 1),
+		queue:  ask(meanOf, "Queue Depth", 0),
+		line:   ask(meanOf, "Waiting Line", 0), lineWait: ask(asRate, "Time in the Gateway", 1),
+		running: ask(meanOf, "Engine: Running, Waiting, Preempted", 0), waiting: ask(meanOf, "Engine: Running, Waiting, Preempted", 1),
+		preempted: ask(asRate, "Engine: Running, Waiting, Preempted", 2),
+		cache:     ask(highestOf, "KV Cache and Prefix Hits", 0),
+		duty:      ask(meanOf, "GPU Utilization", 0), memory: ask(highestOf, "GPU Memory Usage", 0),
+		gap50: ask(asRate, "Inter-Token Latency", 0), gap95: ask(asRate, "Inter-Token Latency", 1), gap99: ask(asRate, "Inter-Token Latency", 2),
+		engineTTFT: ask(asRate, "TTFT: Gateway beside Engine", 1), engineQueueing: ask(asRate, "TTFT: Gateway beside Engine", 2),
+	}
+}
