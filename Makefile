@@ -14,7 +14,7 @@ ifeq ($(shell command -v go 2>/dev/null),)
 $(error there is no go on this machine: install Go 1.26 or newer (https://go.dev/dl), or put it on PATH)
 endif
 
-.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz clients test-rules test-dashboard test-browser screenshots k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing tuning test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -33,7 +33,7 @@ commands: # gateway, GPU exporter and simulator alone
 
 lint:
 	go run $(LINT) -tags k6,vllm,reliability ./...
-	cd stack && go run $(LINT) -tags browser,routing,screenshots ./...
+	cd stack && go run $(LINT) -tags browser,routing,tuning ./...
 	cd k8s && go run $(LINT) -tags cluster . ./testdata/*/
 race:
 	go test -race ./...
@@ -42,6 +42,8 @@ test-plain: # without the parts of internal/http1 that are for Linux alone, as o
 	GOFLAGS=-tags=plain go test ./internal/http1 ./internal/gateway ./cmd/vllm-gateway
 routing: # the policies before 64 simulators: docs/routing.md; ARGS=-update writes its table
 	cd stack && go test -trimpath -tags routing -count 1 -run TestRoutingTable . $(ARGS)
+tuning: # what the panels show as vLLM is tuned: docs/tuning.md; minutes; ARGS=-update writes its tables
+	cd stack && go test -trimpath -tags tuning -count 1 -run TestTuning . $(ARGS)
 test-reliability: # docs/reliability.md held against real processes, and haproxy; minutes
 	go test -tags reliability -count 1 -timeout 15m -v -skip '^TestSoak$$' ./reliability
 MINUTES = 3

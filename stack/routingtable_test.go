@@ -43,5 +43,5 @@ func TestRoutingTable(t *testing.T) {
 			fmt.Fprintf(&b, "| %s | %s | %.0f %% | %d ms | %d ms | %.1f | %.1f | %.0f |\n", w.name, p.name, 100*r.hits, r.p50.Milliseconds(), r.p95.Milliseconds(), r.requests, r.busy, float64(r.done)/s.measured)
 		}
 	}
-	document(t, routingDoc, tableBegin, tableEnd, "routing", b.String())
+	document(t, routingDoc, tableBegin, tableEnd, "routing", 0.1, b.String())
 }

@@ -14,8 +14,9 @@ import (
 var updateTables = flag.Bool("update", false, "write the measured tables into the docs")
 
 // document holds a measured table against the one between two marks of a document, or
-// writes it there. Target is what of the Makefile does so.
-func document(t *testing.T, doc, begin, end, target, measured string) {
+// writes it there. Target is what of the Makefile does so; numbers may differ by the
+// share.
+func document(t *testing.T, doc, begin, end, target string, share float64, measured string) {
 	t.Helper()
 	fmt.Print(measured)
 	text, err := os.ReadFile(doc)
@@ -38,14 +39,14 @@ func document(t *testing.T, doc, begin, end, target, measured string) {
 		t.Fatalf("%s has %d rows after %q, want %d; make %s ARGS=-update writes them", doc, len(said)-1, begin, len(now)-1, target)
 	}
 	for i := range said {
-		if !alike(said[i], now[i]) {
+		if !alike(said[i], now[i], share) {
 			t.Errorf("%s says\n%s\nmeasured\n%s\nmake %s ARGS=-update writes it", doc, said[i], now[i], target)
 		}
 	}
 }
 
-// alike compares rows: words must be the same, numbers so but for a tenth, or 2.
-func alike(a, b string) bool {
+// alike compares rows: words must be the same, numbers so but for a share, or 2.
+func alike(a, b string, share float64) bool {
 	x, y := strings.Fields(a), strings.Fields(b)
 	if len(x) != len(y) {
 		return false
@@ -58,7 +59,7 @@ func alike(a, b string) bool {
 			if x[i] != y[i] {
 				return false
 			}
-		} else if math.Abs(m-n) > max(2, 0.1*max(m, n)) {
+		} else if math.Abs(m-n) > max(2, share*max(m, n)) {
 			return false
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,6 +153,7 @@ func (u *tuned) closedLoop(who []users, warm, span time.Duration) window {
 		for i := range w.n {
 			all.Go(func() {
 				from := rand.New(rand.NewPCG(uint64(kind), uint64(i)))
+				time.Sleep(time.Duration(i) * time.Second / time.Duration(w.n)) // not all in step
 				for turn := 0; time.Since(began) < warm+span; turn++ {
 					u.send(w, from, i+turn)
 					time.Sleep(time.Second)
@@ -161,6 +163,57 @@ func (u *tuned) closedLoop(who []users, warm, span time.Duration) window {
 	}
 	all.Wait()
 	return window{end: began.Add(warm + span), span: span}
+}
+
+// The objective of loadtests/streams.js.
+const (
+	objectiveTTFT  = 2.0 // seconds, that nineteen in twenty keep to
+	objectiveSpeed = 30  // tokens a second of a stream, in the mean
+)
+
+const sweepStep = 30 * time.Second
+
+// sweep is loadtests/sweep.js: the rate is doubled until first tokens come too late,
+// then halved in on. It gives the last rate that held, and its step.
+func (u *tuned) sweep(first float64) (limit float64, w window) {
+	bad := math.Inf(1)
+	for rate := first; ; {
+		if step, ok := u.step(rate); ok {
+			limit, w = rate, step
+		} else {
+			bad = rate
+		}
+		if limit == 0 || bad/limit < 1.1 {
+			return limit, w
+		}
+		if rate = 2 * limit; !math.IsInf(bad, 1) {
+			rate = math.Round((limit + bad) / 2)
+		}
+		if rate >= bad || rate <= limit {
+			return limit, w
+		}
+	}
+}
+
+// step has requests come at a rate, whatever becomes of those before them, and says
+// whether the objective held. It ends when all have.
+func (u *tuned) step(rate float64) (w window, ok bool) {
+	began := time.Now().Truncate(scrapeEvery).Add(scrapeEvery)
+	from := rand.New(rand.NewPCG(uint64(rate), 1))
+	var sent, missed atomic.Int64
+	allowed := func(of float64) int64 { return int64(of / 20) }
+	var all sync.WaitGroup
+	for at := from.ExpFloat64() / rate; at < sweepStep.Seconds() && missed.Load() <= allowed(rate*sweepStep.Seconds()); at += from.ExpFloat64() / rate {
+		time.Sleep(time.Until(began.Add(seconds(at))))
+		turn := int(sent.Add(1))
+		all.Go(func() {
+			if u.send(users{maxTokens: 50}, nil, turn).Seconds() > objectiveTTFT {
+				missed.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return window{end: began.Add(sweepStep), span: sweepStep}, missed.Load() <= allowed(float64(sent.Load()))
 }
 
 var shortQuestions = []string{
