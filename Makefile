@@ -14,7 +14,9 @@ ifeq ($(shell command -v go 2>/dev/null),)
 $(error there is no go on this machine: install Go 1.26 or newer (https://go.dev/dl), or put it on PATH)
 endif
 
-.PHONY: up test bench bench-short bench-build build commands lint race test-plain routing tuning test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up build commands test lint race test-plain test-reliability soak fuzz test-guide first-time
+.PHONY: clients test-rules test-dashboard test-browser screenshots routing tuning bench bench-short bench-build
+.PHONY: k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
