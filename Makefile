@@ -6,6 +6,9 @@ K6_2     = v2.2.0
 PROMETHEUS = github.com/prometheus/prometheus/cmd/$(1)@v0.316.0 # as in stack/go.mod
 # Newer ones are not on every module proxy; to them our TestRuns are the same.
 K6_OPERATOR = $$(go mod download -json github.com/grafana/k6-operator@v0.0.19 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+# What is released is built with this Go, and checked with it: its library is half
+# of each program.
+TOOLCHAIN = go1.26.11
 LINT     = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Each module is built by its own go.mod; go.work is for people and editors.
@@ -14,9 +17,7 @@ ifeq ($(shell command -v go 2>/dev/null),)
 $(error there is no go on this machine: install Go 1.26 or newer (https://go.dev/dl), or put it on PATH)
 endif
 
-.PHONY: up build commands test lint race test-plain test-reliability soak fuzz test-guide first-time
-.PHONY: clients test-rules test-dashboard test-browser screenshots routing tuning bench bench-short bench-build
-.PHONY: k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up test release test-release vulncheck bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
@@ -28,14 +29,14 @@ test:
 	cd stack && go vet -trimpath ./... && go test -trimpath ./... && go test -trimpath -count 1 -run TestCluster .
 	cd k8s && go vet -tags cluster ./... && go test -count 1 .
 
-build: commands
+build: commands # all programs, for this machine, in bin/
 	cd stack && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o ../bin/vllm-stack .
-commands: # gateway, GPU exporter and simulator alone
+commands: # all but vllm-stack, in seconds
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 lint:
-	go run $(LINT) -tags k6,vllm,reliability ./...
-	cd stack && go run $(LINT) -tags browser,routing,tuning ./...
+	go run $(LINT) -tags k6,vllm,reliability,release ./...
+	cd stack && go run $(LINT) -tags browser,routing ./...
 	cd k8s && go run $(LINT) -tags cluster . ./testdata/*/
 race:
 	go test -race ./...
@@ -81,6 +82,13 @@ bench-build: commands # what both need; root gets nginx and haproxy from apt whe
 	PATH=$$PATH:/usr/sbin command -v $$p >/dev/null && continue; \
 	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "there is no $$p on this machine: install it, or leave it out: make bench ARGS='-targets gateway'"; continue; }; \
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q $$p || exit 1; done
+
+release: # archives of all programs, for each platform, in dist/; PLATFORMS=linux/amd64 for less; minutes, the first time
+	GOTOOLCHAIN=$(TOOLCHAIN) go run ./release -version '$(VERSION)' $(PLATFORMS)
+test-release: # the archives for Linux: sums, versions, licences, SBOMs, what is static, and that they are the same twice
+	go test -tags release -count 1 -timeout 20m -v ./release
+vulncheck: # whether what is known to be vulnerable is called; says SKIPPED where Go's database cannot be had
+	@TOOLCHAIN=$(TOOLCHAIN) release/vulncheck . stack k8s
 
 images: # container images of our programs, in bin/images; no Docker needed
 	go run ./images

@@ -29,6 +29,7 @@ var rooms = map[string]struct {
 	"internal/http1":     {others: []string{"golang.org/x/net/http/httpguts"}},
 	"internal/image":     {},
 	"images":             {ours: []string{"internal/image"}},
+	"release":            {},
 	"internal/daemon":    {ours: []string{"internal/http1"}},
 	"internal/secret":    {},
 	"internal/limits":    {ours: []string{"internal/secret"}, others: []string{"github.com/redis/go-redis"}},
@@ -52,7 +53,7 @@ var rooms = map[string]struct {
 
 // noRooms are the tests that stand alone: this one, and those that run the
 // binaries.
-var noRooms = []string{"", "loadtests", "reliability", "vllm"}
+var noRooms = []string{"", "loadtests", "reliability", "systemd", "vllm"}
 
 func TestWalls(t *testing.T) {
 	for _, pkg := range list(t, "{{.ImportPath}}", "./...") {

@@ -18,7 +18,7 @@ type licences map[string]string
 
 // licenceName is how such files are called: licences, and the notices that
 // Apache-2.0 and Go's own licence speak of.
-var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patents)([._-]?[a-z0-9]+)?(\.(txt|md))?$`)
+var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patents)([._-].*)?$`)
 
 // code is what only looks like it: license.go.
 var code = regexp.MustCompile(`(?i)\.(go|s|h|c|json|ya?ml|sh)$`)

@@ -72,7 +72,7 @@ func linked(info *debug.BuildInfo) []debug.Module {
 
 // purl is a package's URL, which scanners go by.
 func purl(path, version string) string {
-	return fmt.Sprintf("pkg:golang/%s@%s", path, url.PathEscape(version))
+	return fmt.Sprintf("pkg:golang/%s@%s", path, url.QueryEscape(version))
 }
 
 // What there is of CycloneDX 1.6.

@@ -171,7 +171,7 @@ func TestStopsLaterThanItDrains(t *testing.T) {
 func TestHardened(t *testing.T) {
 	for name := range sources {
 		u := read(t, name)
-		for _, key := range []string{"DynamicUser", "NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictNamespaces"} {
+		for _, key := range []string{"DynamicUser", "NoNewPrivileges", "PrivateTmp", "RestrictNamespaces"} {
 			if !slices.Equal(u[key], []string{"yes"}) {
 				t.Errorf("%s: %s is %q", name, key, u[key])
 			}
@@ -180,6 +180,9 @@ func TestHardened(t *testing.T) {
 			t.Errorf("%s: ProtectSystem is %q, CapabilityBoundingSet %q", name, u["ProtectSystem"], u["CapabilityBoundingSet"])
 		}
 		gpus := name == "gpu-exporter" || name == "vllm-stack"
+		if want := map[bool]string{false: "yes", true: "tmpfs"}[gpus]; !slices.Equal(u["ProtectHome"], []string{want}) {
+			t.Errorf("%s: ProtectHome is %q, want %s", name, u["ProtectHome"], want)
+		}
 		for _, key := range []string{"PrivateDevices", "ProtectClock", "MemoryDenyWriteExecute"} {
 			if got := len(u[key]) > 0; got == gpus {
 				t.Errorf("%s: %s is set: %v, and it reads GPUs: %v", name, key, got, gpus)
