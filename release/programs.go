@@ -55,12 +55,12 @@ func (p platform) programs() []string {
 }
 
 // goCommand runs the go tool in the program's module, for a platform. Of git only
-// the version shows in a program: whether Go can read the repository depends on
-// the machine (GOFLAGS), and so would the bytes.
+// the version shows in a program: whether Go can read the repository depends on the
+// machine, and so would the bytes. (An empty GOFLAGS would be what go env -w has set.)
 func (p program) goCommand(where platform, args ...string) *exec.Cmd {
 	cmd := exec.Command("go", args...)
 	cmd.Dir, cmd.Stderr = p.module, os.Stderr
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+where.os, "GOARCH="+where.arch, "GOWORK=off", "GOFLAGS=",
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+where.os, "GOARCH="+where.arch, "GOWORK=off", "GOFLAGS=-buildvcs=false",
 		"GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GODEBUG=", "GOFIPS140=off")
 	return cmd
 }
@@ -71,7 +71,7 @@ func (p program) build(where platform, binary, version string) error {
 	if err != nil {
 		return err
 	}
-	cmd := p.goCommand(where, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version="+version, "-o", binary, p.pkg)
+	cmd := p.goCommand(where, "build", "-trimpath", "-ldflags", "-s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version="+version, "-o", binary, p.pkg)
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build: %w", err)
 	}

@@ -40,7 +40,7 @@ func TestRelease(t *testing.T) {
 		t.Run(p.String(), func(t *testing.T) { checkArchive(t, folder, p) })
 	}
 
-	// Another folder, another zone and another umask.
+	// In another folder, and another zone.
 	t.Setenv("TZ", "Asia/Tokyo")
 	again := filepath.Join(t.TempDir(), "elsewhere")
 	if err := run(again, version, []string{"linux/amd64"}, &out); err != nil {
