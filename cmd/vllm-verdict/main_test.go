@@ -320,7 +320,7 @@ func TestHelp(t *testing.T) {
 	if stdout, _, code := run(t, "--help"); code != 0 || !strings.Contains(stdout, "\nExamples:\n") {
 		t.Errorf("it ends with %d, %s", code, stdout)
 	}
-	if stdout, _, code := run(t, "--version"); code != 0 || !regexp.MustCompile(`^vllm-verdict \S+\n$`).MatchString(stdout) {
+	if stdout, _, code := run(t, "--version"); code != 0 || !regexp.MustCompile(`^vllm-verdict \S+ \(go.*\)\n$`).MatchString(stdout) {
 		t.Errorf("--version ends with %d, %q", code, stdout)
 	}
 }
