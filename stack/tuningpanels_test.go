@@ -131,8 +131,8 @@ func (s *shelf) panel(w window, way, title string, nth int) float64 {
 	return slices.MaxFunc(v, func(a, b promql.Sample) int { return strings.Compare(b.Metric.Get("gpu"), a.Metric.Get("gpu")) }).F
 }
 
-// shown is what the panels show of a window. Times are in seconds.
-type shown struct {
+// seen is what the panels show of a window. Times are in seconds.
+type seen struct {
 	rps                        float64
 	ttft50, ttft95, ttft       float64 // ttft: the mean
 	speed5, speed50, speed     float64 // tokens a second within a stream
@@ -147,10 +147,10 @@ type shown struct {
 	engineTTFT, engineQueueing float64 // means, as the engine tells them
 }
 
-func (s *shelf) show(w window) shown {
+func (s *shelf) show(w window) seen {
 	s.t.Helper()
 	ask := func(way, title string, nth int) float64 { s.t.Helper(); return s.panel(w, way, title, nth) }
-	return shown{
+	return seen{
 		rps:    ask(asRate, "Requests per Second", 0),
 		ttft50: ask(asRate, "Time to First Token (TTFT)", 0), ttft95: ask(asRate, "Time to First Token (TTFT)", 1), ttft: ask(asRate, "Average TTFT (5 min)", 0),
 		speed5: ask(asRate, "Tokens per Second", 0), speed50: ask(asRate, "Tokens per Second", 1), speed: ask(asRate, "Average Throughput (5 min)", 0),

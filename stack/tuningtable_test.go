@@ -27,8 +27,8 @@ type trial struct {
 	sweep       bool          // in place of users: how many requests a second it can take
 
 	limit       float64 // of the sweep
-	shown               // of all requests
-	long, short shown   // of the model names' own, where there are both
+	seen                // of all requests
+	long, short seen    // of the model names' own, where there are both
 }
 
 func (r *trial) run(t *testing.T) {
@@ -44,7 +44,7 @@ func (r *trial) run(t *testing.T) {
 			w = u.closedLoop(r.who, warm, span)
 		}
 	})
-	r.shown = s.show(w)
+	r.seen = s.show(w)
 	w.model = longModel
 	r.long = s.show(w)
 	w.model = vllmsim.DefaultModel
