@@ -57,7 +57,7 @@ func TestRunMistakes(t *testing.T) {
 	for _, tt := range []struct{ env, args, want string }{
 		{"", "", "which test? One of: baseline soak; as in loadtests/run baseline, or make loadtest TEST=baseline"},
 		{"", "streams", "which test? One of: baseline soak; as in loadtests/run baseline, or make loadtest TEST=baseline"},
-		{"K6=/nowhere", "baseline", "there is no /nowhere: run make build k6"},
+		{"K6=/nowhere", "baseline", "there is no /nowhere: name another as K6"},
 		{"PATH=" + tools, "baseline", "there is no curl on this machine: install it"},
 		{"GATEWAY_URL=localhost:9000", "baseline", "GATEWAY_URL=localhost:9000: that is no URL; write it as http://host:port"},
 		{"PROMETHEUS_URL=localhost:9090", "baseline", "PROMETHEUS_URL=localhost:9090: that is no URL; write it as http://host:port"},
@@ -85,6 +85,39 @@ func TestRunWithoutSamples(t *testing.T) {
 	}
 	if _, err := os.Stat("results"); !os.IsNotExist(err) {
 		t.Errorf("it leaves a folder (%v)", err)
+	}
+}
+
+// An archive has no k6, and no make to build one: the one that is installed does.
+func TestRunFindsK6(t *testing.T) {
+	root := checkout(t)
+	t.Chdir(root)
+	path := os.Getenv("PATH")
+	for _, tt := range []struct {
+		env, where string // where bin/k6 has gone
+		code       int
+		want       string
+	}{
+		{"K6=", "bin/k6", 0, root + "/bin/k6 run\n"},
+		{"K6=", "elsewhere/k6", 0, root + "/elsewhere/k6 run\n"},
+		{"K6=bin/vllm-stack", "elsewhere/k6", 0, "bin/vllm-stack run\n"},
+		{"K6=", "mine", 2, "loadtests/run: there is no k6: install it (https://grafana.com/docs/k6/latest/set-up/install-k6/), or name yours as K6; in a clone of the repository: make build k6\n"},
+	} {
+		if err := os.MkdirAll("elsewhere", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename("bin/k6", tt.where); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("loadtests/run", "baseline")
+		cmd.Env = append(os.Environ(), "GATEWAY_URL=http://127.0.0.1:1", "PROMETHEUS_URL=", "RESULTS="+t.TempDir(), "PATH="+root+"/elsewhere:"+path, tt.env)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != tt.code || !strings.Contains(string(out), tt.want) {
+			t.Errorf("%s and k6 is %s: exit %d, %q\nwant %d, %q", tt.env, tt.where, code, out, tt.code, tt.want)
+		}
+		if err := os.Rename(tt.where, "bin/k6"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
