@@ -113,6 +113,12 @@ func failures(v *Verdict) []Finding {
 	case most(bad) == "client_error":
 		f.Says += " The gateway counts 4xx: the requests were refused for what they are, or for their key."
 		f.Try = "Look at the first failures in k6's log: a model that is not there, a prompt that is too long, a missing API_KEY."
+	case most(bad) == "limited":
+		f.Says += fmt.Sprintf(" The gateway refused %s for what the key may use: its limits were measured, not the box.", counted(bad["limited"], "request"))
+		f.Try = "Test with a key that has no limits (`limits: {requests_per_minute: 0}`, and so on, in the gateway's file); `gateway_caller_refused_requests_total` says which limit it was."
+	case most(bad) == "refused":
+		f.Says += fmt.Sprintf(" The gateway refused %s for want of room of its own.", counted(bad["refused"], "request"))
+		f.Try = "`gateway_refused_requests_total` says why: `line_full` is `--max-waiting`, `wait_too_long` `--max-wait`, `no_memory` `--body-memory`. If they are as they should be, send less, or add a backend."
 	case most(bad) == "cancelled":
 		f.Says += " The gateway saw the clients leave: k6's timeout came before the stream's end."
 		f.Try = "If the load is too much, send less; if answers are long, set TIMEOUT higher."
@@ -121,9 +127,9 @@ func failures(v *Verdict) []Finding {
 		f.Try = "See the backends' logs for a hanging engine, and `BackendStalled` among the alerts."
 	case main != "":
 		c := causeWords[main]
-		f.Says += fmt.Sprintf(" Backends: %s, %s times.", c.says, count(causes[main]))
+		f.Says += fmt.Sprintf(" Backends: %s, %s.", c.says, counted(causes[main], "time"))
 		if retries >= 1 {
-			f.Says += fmt.Sprintf(" The gateway sent %s requests to a second backend.", count(retries))
+			f.Says += fmt.Sprintf(" The gateway sent %s to a second backend.", counted(retries, "request"))
 		}
 		f.Try = c.try
 	case len(bad) == 0 && seen > 0:
@@ -349,7 +355,7 @@ func memory(v *Verdict) []Finding {
 		return nil
 	}
 	return []Finding{{Kind: "preempted", Severity: "warn",
-		Says: fmt.Sprintf("vLLM preempted %s requests: their KV cache was given to others, and computed again.", count(n)),
+		Says: fmt.Sprintf("vLLM preempted %s: KV cache was given to others, and computed again.", counted(n, "request")),
 		Try:  "Fewer sequences at once (--max-num-seqs), shorter contexts, or more memory for the cache (--gpu-memory-utilization)."}}
 }
 

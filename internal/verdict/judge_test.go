@@ -167,9 +167,18 @@ func TestFindings(t *testing.T) {
 			failing(v, "backend_error", "status")
 			v.Stages[1].Server.Retries = number64(12)
 		}, []string{"failing", "saturated"}, "answers with 5xx, 1,057 times. The gateway sent 12 requests to a second backend."},
+		{"one refused by one of two", func(v *Verdict) {
+			failing(v, "backend_error", "status")
+			for i := range v.Stages {
+				v.Stages[i].Server.Causes, v.Stages[i].Server.Retries = nil, nil
+			}
+			v.Stages[1].Server.Causes, v.Stages[1].Server.Retries = map[string]float64{"status": 1}, number64(1)
+		}, []string{"failing", "saturated"}, "answers with 5xx, 1 time. The gateway sent 1 request to a second backend."},
 		{"cut", func(v *Verdict) { failing(v, "backend_error", "cut") }, []string{"failing", "saturated"}, "streams cut before their end"},
 		{"silent", func(v *Verdict) { failing(v, "timeout", "timeout") }, []string{"failing", "saturated"}, "fell silent"},
 		{"wrong requests", func(v *Verdict) { failing(v, "client_error", "") }, []string{"failing", "saturated"}, "4xx"},
+		{"a key with limits", func(v *Verdict) { failing(v, "limited", "") }, []string{"failing", "saturated"}, "for what the key may use: its limits were measured, not the box."},
+		{"no room in the gateway", func(v *Verdict) { failing(v, "refused", "") }, []string{"failing", "saturated"}, "for want of room of its own."},
 		{"impatient", func(v *Verdict) { failing(v, "cancelled", "") }, []string{"failing", "saturated"}, "clients leave"},
 		{"nobody there", func(v *Verdict) {
 			failing(v, "", "")

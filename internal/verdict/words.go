@@ -47,6 +47,14 @@ func count(v float64) string {
 	return digits
 }
 
+// counted is a count and what it is of: 1 request, 12 requests.
+func counted(v float64, what string) string {
+	if math.Round(v) == 1 {
+		return "1 " + what
+	}
+	return count(v) + " " + what + "s"
+}
+
 // lasted is a duration to the second: 7m30s.
 func lasted(d time.Duration) string { return d.Round(time.Second).String() }
 
