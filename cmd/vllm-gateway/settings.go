@@ -121,8 +121,9 @@ type settings struct {
 	lines   map[string]int
 	limits  config.Limits // of keys that have none of their own
 	gateway gateway.Config
-	// unused are the file's keys that flags took the place of.
-	unused int
+	// unused are the file's keys that flags took the place of, unusedBackends its
+	// backends.
+	unused, unusedBackends int
 	// problems are what is wrong with the file by itself.
 	problems []config.Problem
 }
@@ -173,6 +174,7 @@ func settle(f flags, given map[string]bool, files *daemon.Files) (*settings, err
 func (s *settings) merge() {
 	c := s.file
 	if s.given["backend"] {
+		s.unusedBackends = len(c.Backends.Value)
 		c.Backends = config.At[[]config.Backend]{}
 	}
 	if s.given["weight"] {
@@ -385,6 +387,9 @@ func (s *settings) checkTLS(files *daemon.Files) error {
 func (s *settings) warn(log *slog.Logger) {
 	if s.unused > 0 {
 		log.Warn("the keys of the file are not used: --api-key takes their place", "file", s.Config, "keys", s.unused)
+	}
+	if s.unusedBackends > 0 {
+		log.Warn("the backends of the file are not used: --backend or VLLM_GATEWAY_BACKEND takes their place", "file", s.Config, "backends", s.unusedBackends)
 	}
 }
 

@@ -195,6 +195,29 @@ func TestKeysByFlag(t *testing.T) {
 	}
 }
 
+// Backends that a flag or a variable takes the place of are told of: whoever puts a
+// file beside an old VLLM_GATEWAY_BACKEND would wonder where its servers are.
+func TestBackendsByFlag(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--backend", "http://10.0.0.9:8000"}, "backends="},
+		{nil, ""},
+	} {
+		f, _, given := parse(t, append(tt.args, "--config", exampleFile(t))...)
+		s, err := settle(f, given, &daemon.Files{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log strings.Builder
+		s.warn(slog.New(slog.NewTextHandler(&log, nil)))
+		if told := strings.Contains(log.String(), "the backends of the file are not used"); told != (tt.want != "") || !strings.Contains(log.String(), tt.want) {
+			t.Errorf("%q: logged %q", tt.args, log.String())
+		}
+	}
+}
+
 const (
 	anyHash  = "sha256:2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"
 	nextHash = "sha256:81b637d8fcd2c6da6359e6963113a1170de795e4b725b84d1e0b4cfd9ec58ce9"
