@@ -123,6 +123,13 @@ func (r release) archive(p platform) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	commit, err := git("rev-parse", "HEAD")
+	if err != nil {
+		return "", err
+	}
+	if err := leadOut(files, commit); err != nil {
+		return "", err
+	}
 	licences := licences{}
 	if err := licences.addGo(); err != nil {
 		return "", err
