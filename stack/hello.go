@@ -34,6 +34,9 @@ func (s *stack) hello() string {
 		fmt.Fprintf(&b, "\nTry:\n\n  curl -N %s/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n", gateway, vllmsim.DefaultModel)
 	}
 	list("vLLM", s.flags.Backend)
+	if len(s.flags.Gateway) > 0 && len(s.flags.Backend) == 0 {
+		line("vLLM", "not named", "--backend, as the gateway has it, shows vLLM's own figures too")
+	}
 	if s.gpus != nil {
 		line("GPUs", browser(s.ports.gpu), "this machine's, on /metrics")
 	}

@@ -209,7 +209,7 @@ func TestGatewayOfOthers(t *testing.T) {
 		return p.query(`gateway_caller_requests_total{job="vllm-gateway"}`, "caller")["alice"] == "7"
 	})
 	p.eventually("so is the server", func() bool { return len(p.query(`vllm:num_requests_running{job="vllm"}`, "instance")) == 1 })
-	if out := p.out.String(); !strings.Contains(out, gateway.URL) || strings.Contains(out, p.gateway) {
+	if out := p.out.String(); !strings.Contains(out, gateway.URL) || strings.Contains(out, p.gateway) || strings.Contains(out, "not named") {
 		t.Errorf("it greets with %s", out)
 	}
 	if got := p.get(p.dashboard + "/about.json"); !strings.Contains(got, `"simulated":false`) {
@@ -220,6 +220,20 @@ func TestGatewayOfOthers(t *testing.T) {
 			conn.Close()
 			t.Errorf("somebody listens on %s", flag)
 		}
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := <-p.ended; err != nil {
+		t.Errorf("exit: %v", err)
+	}
+}
+
+// Whose servers are not named, is told what that costs.
+func TestGatewayOfOthersAlone(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	p := start(t, t.TempDir(), "--gateway", s.URL, "--gpu-exporter", s.URL)
+	if out := p.out.String(); !strings.Contains(out, "vLLM        not named") || !strings.Contains(out, "--backend, as the gateway has it") {
+		t.Errorf("it greets with %s", out)
 	}
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-p.ended; err != nil {
