@@ -165,6 +165,7 @@ func main() {
 	if err != nil {
 		typed.Exit(commandline.Usage, err)
 	}
+	typed.Warn(log)
 	ctx, forget := daemon.Signalled(context.Background())
 	defer forget()
 	if err := run(ctx, f, log, os.Stdout); err != nil {

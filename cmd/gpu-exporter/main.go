@@ -66,6 +66,7 @@ func main() {
 		f.Check.run(f.Source)
 		return
 	}
+	typed.Warn(log)
 	e, err := gpu.New(gpu.Config{Source: f.Source, Interval: f.Interval, Version: daemon.Version(), Log: log})
 	if err != nil {
 		typed.Exit(commandline.Usage, fmt.Errorf("--interval: %w", err)) // the source is one of those

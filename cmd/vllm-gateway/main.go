@@ -129,6 +129,7 @@ func serve(typed *commandline.Line, f flags) {
 	if err != nil {
 		typed.Exit(commandline.Usage, err)
 	}
+	typed.Warn(log)
 	ask := make(chan os.Signal, 1)
 	signal.Notify(ask, syscall.SIGHUP) // before it takes long to read a large file
 	files := &daemon.Files{}

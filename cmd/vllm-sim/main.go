@@ -94,6 +94,7 @@ func main() {
 	if err != nil {
 		typed.Exit(commandline.Usage, err)
 	}
+	typed.Warn(log)
 	sim, err := vllmsim.New(f.config())
 	if err != nil {
 		typed.Exit(commandline.Usage, err)
