@@ -255,6 +255,9 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
 		}
+		if code == 0 && strings.Contains(string(out), "0 NVIDIA GPUs") {
+			t.Errorf("%s: it reads some, and says that there is none:\n%s", name, out)
+		}
 	}
 }
 

@@ -20,7 +20,8 @@ func Check(ctx context.Context, source string, w io.Writer) error {
 	defer s.Close()
 	c, err := s.Collect(ctx)
 	devices := pciGPUs("/sys")
-	if devices >= 0 {
+	// None there and yet some read: as in WSL, whose bus is not the host's.
+	if devices > 0 || devices == 0 && err != nil {
 		fmt.Fprintf(w, "PCI bus  %d NVIDIA %s\n", devices, plural(devices, "GPU"))
 	}
 	if err != nil {
