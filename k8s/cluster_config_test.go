@@ -141,6 +141,16 @@ func configChanges(t *testing.T) {
 	for _, pod := range gateways {
 		contains(t, pod+"'s log", sh(t, "kubectl logs -n "+keyed+" "+pod), `no key \"hsah\"`)
 	}
+
+	// Nobody takes the file away by mistake.
+	if out, err := output("bash", "-c", "kubectl apply -n "+keyed+" -f k8s/gateway/"); err == nil || !strings.Contains(out, "field is immutable") {
+		t.Errorf("kubectl apply -f k8s/gateway/ over gateway-config: %v, want a refusal\n%s", err, out)
+	}
+	for key, want := range map[string]int{alice: 200, "": 401} {
+		if err := opens(key, want); err != nil {
+			t.Errorf("after kubectl apply -f k8s/gateway/, with key %q: %v", key, err)
+		}
+	}
 	if now := readyPods(t, keyed, "app=vllm-gateway"); !slices.Equal(now, gateways) {
 		t.Errorf("it took other pods: %v, then %v", gateways, now)
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +79,12 @@ var podMatters = []string{"config", "drain-delay", "drain-timeout", "listen", "l
 // mounted whole, with the Secret's files beside it if there is one.
 func hasItsFile(t *testing.T, all []object) {
 	t.Helper()
-	o := find[*appsv1.Deployment](t, all, "vllm-gateway").Spec.Template
+	d := find[*appsv1.Deployment](t, all, "vllm-gateway")
+	// What the API server would let be applied over it would open it to everybody.
+	if plain := find[*appsv1.Deployment](t, gateway(t), "vllm-gateway"); reflect.DeepEqual(plain.Spec.Selector, d.Spec.Selector) {
+		t.Errorf("gateway-config: the selector is %v, as that of k8s/gateway/deployment.yaml, which takes the file away", d.Spec.Selector)
+	}
+	o := d.Spec.Template
 	c := o.Spec.Containers[0]
 	var flags []string
 	for _, a := range c.Args {
