@@ -47,7 +47,7 @@ func run(folder, arch string, wanted []string, out io.Writer) error {
 		return err
 	}
 	var failed []error
-	var last string
+	var example string
 	for _, p := range programs {
 		if len(wanted) > 0 && !slices.Contains(wanted, p.name) {
 			continue
@@ -58,11 +58,13 @@ func run(folder, arch string, wanted []string, out io.Writer) error {
 			failed = append(failed, fmt.Errorf("%s: %w", p.name, err))
 			continue
 		}
-		last = path
+		if example == "" || p.name == "gpu-exporter" { // every cluster wants that one
+			example = path
+		}
 		fmt.Fprintf(out, "%-42s %-28s %5.1f MB\n", p.ref(), path, float64(size)/1e6)
 	}
-	if last != "" {
-		fmt.Fprintf(out, "\nLoad one into your cluster, on each node if there are more:\n  minikube image load %[1]s\n  sudo k3s ctr images import %[1]s\n  kind load image-archive %[1]s\n  docker load -i %[1]s   (Docker Desktop's cluster)\n", last)
+	if example != "" {
+		fmt.Fprintf(out, "\nLoad what is to run there into your cluster, on each node if there are more:\n  minikube image load %[1]s\n  sudo k3s ctr images import %[1]s\n  kind load image-archive %[1]s\n  docker load -i %[1]s   (Docker Desktop's cluster)\n", example)
 	}
 	return errors.Join(failed...)
 }
