@@ -337,6 +337,7 @@ func TestStartErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	at := taken.Addr().String()
 	running := start(t, filepath.Join(dir, "used"), "--no-demo")
 	free := freeAddrs(t, 5)
 	ports := []string{"--listen-gateway", free[0], "--listen-prometheus", free[1], "--listen-dashboard", free[2], "--listen-simulator", free[3], "--listen-gpu", free[4]}
@@ -346,8 +347,10 @@ func TestStartErrors(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"two ports taken", []string{"--data", dir, "--listen-gateway", taken.Addr().String(), "--listen-dashboard", taken.Addr().String()}, 1,
+		{"two ports taken", []string{"--data", dir, "--listen-gateway", at, "--listen-dashboard", at}, 1,
 			[]string{"the port is taken", "--listen-gateway", "--listen-dashboard"}},
+		{"all ports taken", []string{"--data", dir, "--listen-gateway", at, "--listen-prometheus", at, "--listen-dashboard", at, "--listen-simulator", at, "--listen-gpu", at}, 1,
+			[]string{"the port is taken", "if another vllm-stack is running"}},
 		{"folder in use", []string{"--data", filepath.Join(dir, "used")}, 1, []string{"another process uses it", "--data"}},
 		{"folder with simulated data", []string{"--data", filepath.Join(dir, "used"), "--backend", "http://a:1"}, 1, []string{"it holds simulated data", "--data"}},
 		{"folder is a file", []string{"--data", file}, 1, []string{"not a folder", "--data"}},
@@ -358,8 +361,8 @@ func TestStartErrors(t *testing.T) {
 		{"an empty backend", []string{"--backend", ""}, 2, []string{"--backend", "is empty"}},
 		{"one of two backends is empty", []string{"--backend", "http://a:1,"}, 2, []string{"--backend", "is empty"}},
 		{"an impossible port", []string{"--backend", "http://a:99999"}, 2, []string{"99999", "65535"}},
-		{"GPU port taken", []string{"--data", filepath.Join(dir, "gpu"), "--backend", "http://a:1", "--listen-gpu", taken.Addr().String()}, 1,
-			[]string{"the port is taken", "--listen-gpu", "--gpu-exporter http://" + taken.Addr().String()}},
+		{"GPU port taken", []string{"--data", filepath.Join(dir, "gpu"), "--backend", "http://a:1", "--listen-gpu", at}, 1,
+			[]string{"the port is taken", "--listen-gpu", "--gpu-exporter http://" + at}},
 		{"an exporter beside simulated cards", []string{"--gpu-exporter", "http://a:9835"}, 2, []string{"--gpu-exporter", "--backend"}},
 		{"an exporter twice", []string{"--backend", "http://a:1", "--gpu-exporter", "http://a:9835", "--gpu-exporter", "http://a:9835"}, 2, []string{"named twice"}},
 		{"a gateway that is none", []string{"--gateway", "localhost:9000"}, 2, []string{`--gateway "localhost:9000"`, "http://"}},

@@ -69,6 +69,9 @@ func (f flags) open(ctx context.Context) (ports, error) {
 			errs = append(errs, fmt.Errorf("if a GPU exporter has that port, show its readings with --gpu-exporter http://%s", f.ListenGPU))
 		}
 	}
+	if !slices.Contains(errs, nil) { // who else would have all of them
+		errs = append(errs, errors.New("if another vllm-stack is running, look at that one, or end it with Ctrl-C in its terminal"))
+	}
 	if err := errors.Join(errs...); err != nil {
 		p.close()
 		return ports{}, err
