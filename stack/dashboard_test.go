@@ -337,6 +337,7 @@ func TestDashboardThresholds(t *testing.T) {
 		{"Request Duration", "p95", "green red:5"},
 		{"Request Duration", "p99", "green red:10"},
 		{"Error Ratio", "", "green red:0.05"},
+		{"GPU Temperature", "", "green red:83"}, // as the alert GPUHot has it
 		{"k6: TTFT p95", "", "green yellow:1 red:2"},
 		{"k6: Tokens per Second", "", "red yellow:30 green:50"},
 		{"k6: Failed Requests", "", "green red:0.05"},
