@@ -270,6 +270,21 @@ func TestReportBands(t *testing.T) {
 }
 
 // k6's lines and the gateway's can be told apart without colours.
+// The line of a limit at a picture's top is where the names of the stages are.
+func TestReportLimit(t *testing.T) {
+	clock := newPictureClock(&Verdict{Start: reportStart, End: reportStart.Add(time.Minute)})
+	for _, c := range []struct {
+		most  float64 // of what is measured, so that the picture ends there or above
+		below bool
+	}{{2000, true}, {3900, false}} {
+		series := []Series{{Panel: "TTFT", Name: "k6 p95", Unit: "ms", Points: []Point{{At: reportStart, Value: c.most}}}}
+		p := clock.picture(series, pictureLimit{2000, "the guide: p95 < 2 s"})
+		if p.Limit == nil || p.Limit.Below != c.below {
+			t.Errorf("most is %v: the limit is %+v; below its line: want %v", c.most, p.Limit, c.below)
+		}
+	}
+}
+
 func TestReportDashes(t *testing.T) {
 	var got []string
 	for _, l := range lineStyles([]Series{{Name: "k6 p50"}, {Name: "k6 p95"}, {Name: "gateway p95"}, {Name: "engines waiting"}}) {

@@ -39,6 +39,7 @@ type pictureBand struct {
 type pictureLabel struct {
 	Text, X, Y string
 	End        bool // the text ends at X, and does not begin there
+	Below      bool // of a line: the text is below it, since the stages' names are above
 }
 
 const plotHeight = 160
@@ -109,7 +110,8 @@ func (c pictureClock) picture(series []Series, limit pictureLimit) (p picture) {
 		p.Values = append(p.Values, pictureLabel{Text: tickText(v, step, top, unit), Y: pixels(pictureDown(v, top))})
 	}
 	if limit.at > 0 && limit.at <= top {
-		p.Limit = &pictureLabel{Text: limit.says, Y: pixels(pictureDown(limit.at, top))}
+		y := pictureDown(limit.at, top)
+		p.Limit = &pictureLabel{Text: limit.says, Y: pixels(y), Below: y < 12}
 	}
 	var above []Point
 	var says []string
