@@ -1,4 +1,4 @@
-# `make up` runs it, `make test` passes the tests; the rest is for developers.
+# `make up` runs it, `make test` passes the tests, `make help` lists the rest.
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X github.com/vllm-gateway/vllm-gateway/internal/daemon.version=$(VERSION)
 K6       = k6@v1.8.1
@@ -17,12 +17,16 @@ ifeq ($(shell command -v go 2>/dev/null),)
 $(error there is no go on this machine: install Go 1.26 or newer (https://go.dev/dl), or put it on PATH)
 endif
 
-.PHONY: up test release test-release vulncheck bench bench-short bench-build build commands lint race test-plain routing test-reliability soak fuzz clients test-rules test-dashboard test-browser k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
+.PHONY: up help build commands release test-release vulncheck test lint race test-plain test-reliability soak fuzz test-guide first-time
+.PHONY: clients test-rules test-dashboard test-browser screenshots routing tuning bench bench-short bench-build
+.PHONY: k6 baseline loadtest test-k6 images manifests test-k8s vllm test-vllm
 
 up: build # gateway, Prometheus and dashboard before a simulated vLLM, until Ctrl-C
 	@exec bin/vllm-stack $(ARGS)
+help: # this list
+	@awk -F ':[^#]*# ' '/^[a-z][a-z0-9-]*:[^#]*# / { printf "%-18s %s\n", $$1, $$2 }' Makefile
 
-test:
+test: # gofmt, vet and all fast tests: under a minute, once all is compiled
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go test -count 1 . && go test ./...
@@ -113,7 +117,7 @@ bin/k6-operator: # as its own go.mod has it
 	cd "$(K6_OPERATOR)" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ .
 bin/k6-operator.yaml:
 	mkdir -p bin && install -m 644 "$(K6_OPERATOR)/bundle.yaml" $@
-k6: bin/k6
+k6: bin/k6 # what runs the load tests, into bin/, once; two minutes
 bin/k6: # a program of its own (AGPL-3.0): run, never linked
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' go.k6.io/$(K6)
 baseline: TEST = baseline
