@@ -424,7 +424,7 @@ func TestOpenErrors(t *testing.T) {
 		{"in use", func(*Config) {}, "another process uses it"},
 		{"a file", func(c *Config) { c.Data = file }, "not a folder"},
 		{"below a file", func(c *Config) { c.Data = filepath.Join(file, "sub") }, "not a folder"},
-		{"not writable", func(c *Config) { c.Data = "/proc/nowhere" }, "/proc/nowhere"},
+		{"not writable", func(c *Config) { c.Data = "/proc/nowhere" }, "no folder can be made there"}, // who has asked for it names it
 		{"bad rules", func(c *Config) {
 			c.Data = filepath.Join(dir, "other")
 			c.Rules = fstest.MapFS{"bad.yml": {Data: []byte("groups: [{name: x, rules: [{record: a, expr: 'sum('}]}]")}}
