@@ -401,6 +401,21 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
+// What systemd's unit says is for this program, too; the test is beside the unit.
+func TestUnit(t *testing.T) {
+	for _, file := range []string{"vllm-stack.service", "README.md", "units_test.go"} { // else go test takes its result from before, when only these have changed
+		if _, err := os.ReadFile(filepath.Join("..", "systemd", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	test := exec.Command("go", "test", "-count", "1", "-timeout", "5m", "-v", "-run", "^TestFlagsAndVariablesAreReal$/^vllm-stack$", "./systemd")
+	test.Dir = ".."
+	test.Env = append(os.Environ(), "GOWORK=off", "VLLM_STACK="+binary())
+	if out, err := test.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestFlagsAndVariablesAreReal/vllm-stack") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestHelp(t *testing.T) {
 	if err := commandline.Check(program, &flags{}, 32); err != nil {
 		t.Error(err)
