@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -78,6 +80,10 @@ func begin(t *testing.T) *Terminals {
 // follow types what is said, and tells how much of it that was.
 func follow(t *testing.T, terminals *Terminals, blocks []Block) {
 	t.Helper()
+	// Ctrl-C is for this test, which then ends what goes on: that has process groups of
+	// its own, and would stay behind and keep the ports.
+	interrupted, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	count := map[Place]int{}
 	for _, b := range blocks {
 		count[b.Place]++
@@ -86,9 +92,12 @@ func follow(t *testing.T, terminals *Terminals, blocks []Block) {
 			t.Logf("not run, needs %s: %v: %s", b.Needs, b, strings.Split(b.Script, "\n")[0])
 		case Here:
 			began := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			ctx, cancel := context.WithTimeout(interrupted, 5*time.Minute)
 			printed, err := terminals.Run(ctx, b)
 			cancel()
+			if interrupted.Err() != nil {
+				t.Fatal("interrupted")
+			}
 			if err != nil && !crossed(b, printed) {
 				t.Fatal(err) // what follows builds on it
 			} else if err != nil {
