@@ -145,7 +145,7 @@ const name = "vllm-stack"
 
 var program = commandline.Program{
 	Name:    name,
-	Version: daemon.Version(),
+	Version: daemon.FullVersion(),
 	About: `vllm-stack is the whole picture on one machine: the gateway, Prometheus and a
 dashboard on http://localhost:3000, before your vLLM servers or a simulated one.`,
 	Examples: []string{
@@ -154,7 +154,7 @@ dashboard on http://localhost:3000, before your vLLM servers or a simulated one.
 		"vllm-stack --gateway http://gw:9000 --backend http://gpu1:8000  # show others",
 	},
 	Variables: "VLLM_STACK",
-	Docs:      "docs/monitoring.md",
+	Docs:      "docs/stack.md",
 }
 
 func main() {

@@ -417,7 +417,7 @@ func TestUnit(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	if err := commandline.Check(program, &flags{}, 32); err != nil {
+	if err := commandline.Check(program, &flags{}, 32, ".."); err != nil {
 		t.Error(err)
 	}
 }

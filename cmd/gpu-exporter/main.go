@@ -42,7 +42,7 @@ const (
 
 var program = commandline.Program{
 	Name:    name,
-	Version: daemon.Version(),
+	Version: daemon.FullVersion(),
 	About: `gpu-exporter reads NVIDIA GPUs in the background and serves what it read on
 /metrics. Without a driver it stays up, and reads as soon as there is one.`,
 	Examples: []string{

@@ -262,7 +262,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	if err := commandline.Check(program, &flags{}, 24); err != nil {
+	if err := commandline.Check(program, &flags{}, 24, "../.."); err != nil {
 		t.Error(err)
 	}
 }

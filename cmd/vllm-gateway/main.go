@@ -83,7 +83,7 @@ const name = "vllm-gateway"
 
 var program = commandline.Program{
 	Name:    name,
-	Version: daemon.Version(),
+	Version: daemon.FullVersion(),
 	About: `vllm-gateway relays requests to vLLM servers and measures them: time to first
 token, tokens per second, queue depth. Without a command it serves.`,
 	Examples: []string{

@@ -194,7 +194,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	if err := commandline.Check(program, &commandLine{}, 50); err != nil {
+	if err := commandline.Check(program, &commandLine{}, 50, "../.."); err != nil {
 		t.Error(err)
 	}
 }

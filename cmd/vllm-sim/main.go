@@ -74,7 +74,7 @@ const name = "vllm-sim"
 
 var program = commandline.Program{
 	Name:    name,
-	Version: daemon.Version(),
+	Version: daemon.FullVersion(),
 	About: `vllm-sim is a vLLM server without a model: the same endpoints, bytes and
 metrics, with a model of the engine's timing behind them.`,
 	Examples: []string{

@@ -44,7 +44,7 @@ func TestFlags(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	if err := commandline.Check(program, &flags{}, 32); err != nil {
+	if err := commandline.Check(program, &flags{}, 32, "../.."); err != nil {
 		t.Error(err)
 	}
 }

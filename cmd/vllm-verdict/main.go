@@ -34,7 +34,7 @@ const (
 
 var program = commandline.Program{
 	Name:    name,
-	Version: daemon.Version(),
+	Version: daemon.FullVersion(),
 	About: `vllm-verdict judges a load test: what k6 saw beside what gateway and GPUs did
 meanwhile, what the guide expects, and what it means. It sends no load. Exit
 code 0: every gate was seen, and held; 99: not so; 1: it could not be judged.`,

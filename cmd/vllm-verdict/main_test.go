@@ -314,7 +314,7 @@ func TestReplace(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	if err := commandline.Check(program, &flags{}, 24); err != nil {
+	if err := commandline.Check(program, &flags{}, 24, "../.."); err != nil {
 		t.Error(err)
 	}
 	if stdout, _, code := run(t, "--help"); code != 0 || !strings.Contains(stdout, "\nExamples:\n") {

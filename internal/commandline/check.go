@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -13,9 +17,11 @@ import (
 
 // Check is for tests: it says what a program's --help lacks. It must have no more than
 // so many lines, none of more than 80 columns, one for each flag; and every command
-// line in it, and in the help of its commands, must be one that can be typed. The
-// struct is that which the command line is read into; it stays as it is.
-func Check(p Program, of any, lines int) error {
+// line in it, and in the help of its commands, must be one that can be typed. What it
+// names as the place where all is described, beside root, must have a row for each
+// flag, with its default. The struct is that which the command line is read into; it
+// stays as it is.
+func Check(p Program, of any, lines int, root string) error {
 	var wrong []error
 	text, model := p.helpOf(of)
 	if n := strings.Count(text, "\n"); n > lines {
@@ -39,6 +45,7 @@ func Check(p Program, of any, lines int) error {
 		}
 		text += help
 	}
+	wrong = append(wrong, p.undocumented(model, root)...)
 	examples := 0
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
@@ -56,6 +63,26 @@ func Check(p Program, of any, lines int) error {
 		wrong = append(wrong, fmt.Errorf("%d examples; give two at least", examples))
 	}
 	return errors.Join(wrong...)
+}
+
+// undocumented are the flags of which the first page of Docs says nothing.
+func (p Program) undocumented(model *kong.Application, root string) (wrong []error) {
+	page, _, _ := strings.Cut(p.Docs, ",")
+	text, err := os.ReadFile(filepath.Join(root, page))
+	if err != nil {
+		return []error{err}
+	}
+	for _, f := range model.Flags {
+		name, _, _ := strings.Cut(strings.TrimPrefix(usage(f), "-h, "), "=")
+		if f.Name == "help" || f.Name == "version" {
+			continue
+		}
+		rows := regexp.MustCompile("(?m)^\\|[^|]*`"+regexp.QuoteMeta(name)+"`.*$").FindAllString(string(text), -1)
+		if !slices.ContainsFunc(rows, func(row string) bool { return strings.Contains(row, f.Default) }) {
+			wrong = append(wrong, fmt.Errorf("%s has no row for %s with its default %q", page, name, f.Default))
+		}
+	}
+	return wrong
 }
 
 // helpOf is what --help prints, after a command if one is named.

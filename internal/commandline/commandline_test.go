@@ -3,6 +3,7 @@ package commandline
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -151,19 +152,28 @@ func TestHelp(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := Check(program, &flags{}, 30); err != nil {
+	root := t.TempDir()
+	var rows strings.Builder
+	for _, row := range []string{"`--listen`, `--max-wait` | `:1`, `1s`", "`--count` `--seed` `--share` | ", "`--weight` `--alias` | ", "`--level` | `low`", "`--[no-]demo` | ", "`--secret` `--cert` `--out` | "} {
+		rows.WriteString("| " + row + " |\n")
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "docs"), 0o700), os.WriteFile(filepath.Join(root, "docs/program.md"), []byte(rows.String()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(program, &flags{}, 30, root); err != nil {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*Program){
 		"27 lines, of which 26 fit": func(*Program) {},
 		"86 columns":                func(p *Program) { p.About += strings.Repeat("x", 68) },
 		`example "program --listn :1": unknown flag --listn`: func(p *Program) { p.Examples[0] = "program --listn :1" },
-		"1 examples": func(p *Program) { p.Examples = nil },
+		"no such file": func(p *Program) { p.Docs = "nowhere.md" },
+		"1 examples":   func(p *Program) { p.Examples = nil },
 	} {
 		p := program
 		p.Examples = append([]string{}, program.Examples...)
 		change(&p)
-		if err := Check(p, &flags{}, 26); err == nil || !strings.Contains(err.Error(), want) {
+		if err := Check(p, &flags{}, 26, root); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %s", err, want)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -35,10 +34,10 @@ func Version() string {
 	return "devel"
 }
 
-// VersionLine is what --version prints of a program: vllm-gateway v1.2.3 (go1.26.8,
+// FullVersion is what --version prints after a program's name: v1.2.3 (go1.26.8,
 // linux/amd64).
-func VersionLine(name string) string {
-	return fmt.Sprintf("%s %s (%s, %s/%s)", name, Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+func FullVersion() string {
+	return fmt.Sprintf("%s (%s, %s/%s)", Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // LogFlags are the flags of logging, the same in every command.

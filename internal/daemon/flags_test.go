@@ -5,14 +5,14 @@ import (
 	"testing"
 )
 
-func TestVersionLine(t *testing.T) {
+func TestFullVersion(t *testing.T) {
 	defer func(was string) { version = was }(version)
 	version = "v1.2.3"
-	if line := VersionLine("vllm-gateway"); !regexp.MustCompile(`^vllm-gateway v1\.2\.3 \(\S+.*, [a-z0-9]+/[a-z0-9]+\)$`).MatchString(line) {
-		t.Errorf("%q", line)
+	if v := FullVersion(); !regexp.MustCompile(`^v1\.2\.3 \(\S+.*, [a-z0-9]+/[a-z0-9]+\)$`).MatchString(v) {
+		t.Errorf("%q", v)
 	}
 	version = ""
-	if line := VersionLine("vllm-sim"); !regexp.MustCompile(`^vllm-sim \S+ \(`).MatchString(line) {
-		t.Errorf("without a stamp: %q", line)
+	if v := FullVersion(); !regexp.MustCompile(`^\S+ \(`).MatchString(v) {
+		t.Errorf("without a stamp: %q", v)
 	}
 }
