@@ -391,15 +391,16 @@ func TestBrowserDrawsEveryKindOfPanel(t *testing.T) {
 // A time at an edge of the window has no room for its text; the others have.
 func TestBrowserTimesAtTheEdge(t *testing.T) {
 	r := newRig(t, board(t), true)
-	end := r.started.Truncate(5 * time.Minute)
-	for _, span := range []time.Duration{10 * time.Minute, 15 * time.Minute} {
+	end := r.started.Truncate(10 * time.Minute)
+	// Ten minutes go by steps of two, fifteen by steps of five.
+	for span, middle := range map[time.Duration]time.Duration{10 * time.Minute: 4 * time.Minute, 15 * time.Minute: 5 * time.Minute} {
 		for _, ago := range []time.Duration{0, 2 * time.Second, 7 * time.Second} {
 			to := end.Add(ago)
 			r.open(fmt.Sprintf("?from=%d&to=%d", to.Add(-span).UnixMilli(), to.UnixMilli()))
 			r.until("the times", `['1', '2', '3', '8'].every((id) => drawn.some((d) => d.panel === id && d.text.includes(':')))`)
 			what := fmt.Sprintf("%v to %v after a round time: ", span, ago)
 			r.is(what+"texts that reach beyond their chart", "drawn.filter((d) => d.panel && d.beyond > 0.5).map((d) => d.panel + ' ' + d.text).join('; ')", "")
-			r.is(what+"the middle has its text", `drawn.some((d) => d.panel === '1' && d.text === '`+end.Add(-5*time.Minute).Format("15:04")+`')`, "true")
+			r.is(what+"the middle has its text", `drawn.some((d) => d.panel === '1' && d.text === '`+end.Add(-middle).Format("15:04")+`')`, "true")
 		}
 	}
 }
